@@ -1,0 +1,1 @@
+//! Health, readiness and metrics for operators. Knows no hub and no DPS.

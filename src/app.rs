@@ -1,0 +1,1 @@
+//! The composition root: builds bottom-up, spawns, drains; alone sees siblings together.

@@ -1,0 +1,1 @@
+//! Arguments, exit codes, one command each. Knows nothing of how parts are built.

@@ -1,0 +1,327 @@
+//! One hub's state as plain data behind a lock: policies, device registry, the log of what arrived.
+//!
+//! Pure: no sockets, no AMQP, no HTTP. Changes that a connection must act on go out as [`HubChange`].
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use tokio::sync::{broadcast, watch};
+
+use super::sas::{Token, TokenError};
+use crate::model::Clock;
+
+/// Partitions of the Event Hub-compatible endpoint, as a new IoT Hub has.
+pub(super) const PARTITIONS: usize = 4;
+/// Events kept per partition; the oldest go first. Bounds memory in long runs.
+const EVENTS_PER_PARTITION: usize = 100_000;
+
+/// One emulated hub.
+#[derive(Debug)]
+pub struct Hub {
+    host: String,
+    clock: Clock,
+    policies: BTreeMap<&'static str, String>,
+    state: Mutex<State>,
+    changes: broadcast::Sender<HubChange>,
+    arrived: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    devices: BTreeMap<String, Device>,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    /// Sequence number of `events[0]`.
+    first: i64,
+    events: std::collections::VecDeque<Event>,
+}
+
+/// A registry entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Case-sensitive, up to 128 characters.
+    pub device_id: String,
+    /// Enabled or disabled.
+    pub status: DeviceStatus,
+    /// Base64.
+    pub primary_key: String,
+    /// Base64.
+    pub secondary_key: String,
+    /// New at each creation, so that a device made anew is told apart.
+    pub generation_id: String,
+    /// Changes with every update; without quotes.
+    pub etag: String,
+}
+
+/// Whether a device may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceStatus {
+    /// It may.
+    Enabled,
+    /// It is refused, and cut off if connected.
+    Disabled,
+}
+
+/// A telemetry message as it arrived and is kept for readers.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Position within its partition, from 0.
+    pub sequence_number: i64,
+    /// Milliseconds since 1970 UTC.
+    pub enqueued_ms: i64,
+    /// Who sent it.
+    pub device_id: String,
+    /// That device's generation.
+    pub generation_id: String,
+    /// How it authenticated, as IoT Hub's JSON text.
+    pub auth_method: String,
+    /// `properties.message-id` as text.
+    pub message_id: Option<String>,
+    /// `properties.correlation-id` as text.
+    pub correlation_id: Option<String>,
+    /// `properties.content-type`.
+    pub content_type: Option<String>,
+    /// `properties.content-encoding`.
+    pub content_encoding: Option<String>,
+    /// Application properties as text, in the order sent.
+    pub properties: Vec<(String, String)>,
+    /// Message annotations the device set (`dt-subject` and the like), as text.
+    pub annotations: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// What open connections must act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HubChange {
+    /// The device was deleted, disabled or got other keys: cut it off.
+    DeviceLost(String),
+}
+
+/// Why the registry refused.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RegistryError {
+    /// No such device.
+    #[error("device {0} is not registered")]
+    NotFound(String),
+    /// `create` of one that exists.
+    #[error("device {0} is already registered")]
+    Exists(String),
+    /// The etag does not match.
+    #[error("the etag of device {0} does not match")]
+    Precondition(String),
+}
+
+impl Hub {
+    /// An empty hub that answers to `host`, with Azure's five default policies and fresh random keys.
+    pub fn new(host: impl Into<String>, clock: Clock) -> Self {
+        let policies = ["iothubowner", "service", "device", "registryRead", "registryReadWrite"];
+        Self {
+            host: host.into(),
+            clock,
+            policies: policies.into_iter().map(|name| (name, random_key())).collect(),
+            state: Mutex::new(State {
+                devices: BTreeMap::new(),
+                partitions: (0..PARTITIONS).map(|_| Partition::default()).collect(),
+            }),
+            changes: broadcast::channel(1024).0,
+            arrived: watch::channel(0).0,
+        }
+    }
+
+    /// Its host name, without port.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The time it lives in.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// A policy's key, base64. `None` for an unknown policy.
+    pub fn policy_key(&self, policy: &str) -> Option<&str> {
+        self.policies.get(policy).map(String::as_str)
+    }
+
+    /// `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…` of a policy.
+    pub fn connection_string(&self, policy: &str) -> Option<String> {
+        self.policy_key(policy)
+            .map(|key| format!("HostName={};SharedAccessKeyName={policy};SharedAccessKey={key}", self.host))
+    }
+
+    /// Checks a token that is signed with one of this hub's policies.
+    ///
+    /// # Errors
+    /// As [`Token::verify`]; an unknown policy counts as a bad signature.
+    pub fn verify_policy(&self, token: &Token) -> Result<(), TokenError> {
+        let key =
+            token.policy.as_deref().and_then(|name| self.policy_key(name)).ok_or(TokenError::BadSignature)?;
+        token.verify([key], self.now_s())
+    }
+
+    /// Checks a token that is signed with a device's own key.
+    ///
+    /// # Errors
+    /// As [`Token::verify`]; an unknown device counts as a bad signature, so look it up first.
+    pub fn verify_device(&self, token: &Token, device_id: &str) -> Result<(), TokenError> {
+        let device = self.device(device_id).ok_or(TokenError::BadSignature)?;
+        token.verify([device.primary_key.as_str(), device.secondary_key.as_str()], self.now_s())
+    }
+
+    /// A registry entry.
+    pub fn device(&self, device_id: &str) -> Option<Device> {
+        self.lock().devices.get(device_id).cloned()
+    }
+
+    /// All entries, by id.
+    pub fn devices(&self) -> Vec<Device> {
+        self.lock().devices.values().cloned().collect()
+    }
+
+    /// Creates an enabled device. Missing keys are made.
+    ///
+    /// # Errors
+    /// `Exists` if it is there already.
+    pub fn create_device(&self, id: &str, keys: Option<(String, String)>) -> Result<Device, RegistryError> {
+        let mut state = self.lock();
+        if state.devices.contains_key(id) {
+            return Err(RegistryError::Exists(id.to_owned()));
+        }
+        let (primary_key, secondary_key) = keys.unwrap_or_else(|| (random_key(), random_key()));
+        let device = Device {
+            device_id: id.to_owned(),
+            status: DeviceStatus::Enabled,
+            primary_key,
+            secondary_key,
+            generation_id: format!("{}{:06}", self.clock.now_ms(), fastrand::u32(..1_000_000)),
+            etag: random_etag(),
+        };
+        state.devices.insert(id.to_owned(), device.clone());
+        Ok(device)
+    }
+
+    /// Replaces status and keys of a device; `if_match` is its etag, `None` or `*` for any.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Precondition` when the etag differs.
+    pub fn update_device(
+        &self,
+        id: &str,
+        status: DeviceStatus,
+        keys: Option<(String, String)>,
+        if_match: Option<&str>,
+    ) -> Result<Device, RegistryError> {
+        let mut state = self.lock();
+        let device = state.devices.get_mut(id).ok_or_else(|| RegistryError::NotFound(id.to_owned()))?;
+        if if_match.is_some_and(|etag| etag != "*" && etag != device.etag) {
+            return Err(RegistryError::Precondition(id.to_owned()));
+        }
+        let before = device.clone();
+        device.status = status;
+        if let Some((primary, secondary)) = keys {
+            device.primary_key = primary;
+            device.secondary_key = secondary;
+        }
+        device.etag = random_etag();
+        let lost = device.status == DeviceStatus::Disabled || device.primary_key != before.primary_key;
+        let device = device.clone();
+        drop(state);
+        if lost {
+            _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
+        }
+        Ok(device)
+    }
+
+    /// Forgets a device and cuts it off.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Precondition` when the etag differs.
+    pub fn delete_device(&self, id: &str, if_match: Option<&str>) -> Result<(), RegistryError> {
+        let mut state = self.lock();
+        let device = state.devices.get(id).ok_or_else(|| RegistryError::NotFound(id.to_owned()))?;
+        if if_match.is_some_and(|etag| etag != "*" && etag != device.etag) {
+            return Err(RegistryError::Precondition(id.to_owned()));
+        }
+        state.devices.remove(id);
+        drop(state);
+        _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
+        Ok(())
+    }
+
+    /// Keeps a telemetry message in its device's partition; fills sequence number and time.
+    pub fn enqueue(&self, mut event: Event) {
+        let partition = partition_of(&event.device_id);
+        let mut state = self.lock();
+        let partition = &mut state.partitions[partition];
+        event.sequence_number = partition.first + i64::try_from(partition.events.len()).unwrap_or(i64::MAX);
+        event.enqueued_ms = self.clock.now_ms();
+        partition.events.push_back(event);
+        if partition.events.len() > EVENTS_PER_PARTITION {
+            partition.events.pop_front();
+            partition.first += 1;
+        }
+        drop(state);
+        self.arrived.send_modify(|count| *count += 1);
+    }
+
+    /// Events of a partition from a sequence number on, at most `limit`.
+    pub fn events(&self, partition: usize, from: i64, limit: usize) -> Vec<Event> {
+        let state = self.lock();
+        let Some(partition) = state.partitions.get(partition) else { return Vec::new() };
+        let skip = usize::try_from(from - partition.first).unwrap_or(0);
+        partition.events.iter().skip(skip).take(limit).cloned().collect()
+    }
+
+    /// First kept and next sequence number of a partition, for `$management` and start positions.
+    pub fn bounds(&self, partition: usize) -> (i64, i64) {
+        self.lock().partitions.get(partition).map_or((0, 0), |partition| {
+            (partition.first, partition.first + i64::try_from(partition.events.len()).unwrap_or(i64::MAX))
+        })
+    }
+
+    /// Everything kept, over all partitions, in the order of arrival within each.
+    pub fn all_events(&self) -> Vec<Event> {
+        (0..PARTITIONS).flat_map(|partition| self.events(partition, 0, usize::MAX)).collect()
+    }
+
+    /// Counts telemetry messages since the start; changes when one arrives.
+    pub fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrived.subscribe()
+    }
+
+    /// What connections must act on from now on.
+    pub fn changes(&self) -> broadcast::Receiver<HubChange> {
+        self.changes.subscribe()
+    }
+
+    fn now_s(&self) -> u64 {
+        u64::try_from(self.clock.now_ms() / 1000).unwrap_or(0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The partition of a device: the same for all its messages, so that readers see them in order.
+fn partition_of(device_id: &str) -> usize {
+    device_id.bytes().fold(5381_usize, |hash, byte| hash.wrapping_mul(33) ^ usize::from(byte)) % PARTITIONS
+}
+
+/// A fresh key as Azure makes them: 32 random bytes in base64.
+pub(super) fn random_key() -> String {
+    let mut key = [0; 32];
+    fastrand::fill(&mut key);
+    STANDARD.encode(key)
+}
+
+fn random_etag() -> String {
+    STANDARD.encode(fastrand::u64(..).to_be_bytes())
+}

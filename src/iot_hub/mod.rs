@@ -1,0 +1,7 @@
+//! AMQP 1.0 to IoT Hub: many devices over few connections, with the crate's defects kept in one safe layer.
+//!
+//! Knows no LoRaWAN and no spool.
+
+mod error;
+
+pub use error::{RetryReason, SendError, Trouble};

@@ -1,0 +1,19 @@
+//! Joins LoRaWAN devices on The Things Stack to Azure IoT Hub, and emulates the hub for tests.
+//!
+//! `docs/ARCHITECTURE.md` draws the rooms and says which way dependencies point.
+
+pub mod admin;
+pub mod app;
+pub mod azure;
+pub mod cli;
+pub mod config;
+pub mod devices;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+pub mod iot_hub;
+pub mod model;
+pub mod net;
+pub mod spool;
+pub mod things_stack;
+pub mod uplink;
+pub mod webhook;

@@ -1,0 +1,13 @@
+//! Words every room shares: who a device is, what became of a message, secrets, time.
+//!
+//! Knows no wire format of a whole message.
+
+mod clock;
+mod end_device;
+mod outcome;
+mod secret;
+
+pub use clock::Clock;
+pub use end_device::{EndDevice, InvalidEndDevice};
+pub use outcome::{Outcome, ParkReason};
+pub use secret::Secret;

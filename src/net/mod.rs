@@ -1,0 +1,1 @@
+//! Byte streams: TLS settings, WebSocket as a stream, HTTP proxy, AMQP keep-alive. Knows nothing of messages.

@@ -1,0 +1,1 @@
+//! What The Things Stack defines: message kinds and ids in its webhooks. Knows no Azure.

@@ -1,0 +1,1 @@
+//! From the spool to the hub: pump, per-device lanes, translation. Knows no HTTP and no AMQP.
