@@ -54,7 +54,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
             },
         };
         match translate(&body, device, received_ms, self.format) {
-            Ok(Translated::Telemetry { telemetry, dev_eui }) => {
+            Ok(Translated::Telemetry { telemetry, dev_eui, .. }) => {
                 self.send(device, dev_eui.as_deref(), &telemetry, received_ms, item).await
             }
             Ok(Translated::Skipped) => {

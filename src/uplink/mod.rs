@@ -7,6 +7,8 @@ mod deliver;
 pub mod ports;
 mod pump;
 mod schedule;
+mod translate;
 
 pub use backoff::Backoff;
 pub use pump::{Pump, PumpOptions};
+pub use translate::{SkipReason, TranslateError, Translated, translate};
