@@ -57,7 +57,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
             Ok(Translated::Telemetry { telemetry, dev_eui, .. }) => {
                 self.send(device, dev_eui.as_deref(), &telemetry, received_ms, item).await
             }
-            Ok(Translated::Skipped) => {
+            Ok(Translated::Skipped(_)) => {
                 self.records.done(item.seq);
                 self.observer.skipped();
                 tell(item, Outcome::Skipped);
