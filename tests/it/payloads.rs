@@ -3,6 +3,8 @@
 //! `UPDATE_GOLDEN=1 cargo test --test it payloads::` writes the expected files anew; read the difference before you
 //! commit it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
