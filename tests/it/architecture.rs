@@ -25,8 +25,8 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("spool", &["model", "config"]),
     ("devices", &["model", "azure", "config", "net"]),
     ("iot_hub", &["model", "azure", "config", "net"]),
-    // The flow; it names what it needs of the ports as traits.
-    ("uplink", &["model", "azure", "things_stack", "config", "metrics"]),
+    // The flow. It speaks the ports' words (records, errors), but names what they must do as traits of its own.
+    ("uplink", &["model", "azure", "things_stack", "config", "metrics", "spool", "devices", "iot_hub"]),
     // Edges.
     ("webhook", &["model", "things_stack", "config", "metrics", "http"]),
     ("admin", &["config", "metrics", "http"]),
