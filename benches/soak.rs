@@ -61,7 +61,10 @@ fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
 
 fn emulate(dir: &Path) -> (Running, serde_json::Value) {
     let mut command = Command::new(BINARY);
-    command.args(["emulate", "--amqp-port", "0", "--https-port", "0", "--dir"]).arg(dir).stdout(Stdio::null());
+    command
+        .args(["emulate", "--amqp-port", "0", "--https-port", "0", "--dir"])
+        .arg(dir)
+        .stdout(Stdio::null());
     let running = Running(command.spawn().expect("the emulator starts"));
     let file = dir.join("ready.json");
     wait_for("ready.json", || file.exists());
@@ -126,7 +129,8 @@ fn answered(stream: &mut TcpStream, buffer: &mut [u8]) -> u16 {
         filled += read;
         let text = String::from_utf8_lossy(&buffer[..filled]).to_ascii_lowercase();
         if let Some(head) = text.find("\r\n\r\n") {
-            let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+            let length =
+                text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
             if filled >= head + 4 + length.unwrap_or(0) {
                 return text[9..12].parse().expect("a status");
             }
@@ -139,7 +143,8 @@ fn metric(admin: u16, name: &str) -> u64 {
     let mut text = String::new();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");
     stream.read_to_string(&mut text).expect("an answer");
-    let line = text.lines().find(|line| line.starts_with(name) && line.as_bytes().get(name.len()) == Some(&b' '));
+    let line =
+        text.lines().find(|line| line.starts_with(name) && line.as_bytes().get(name.len()) == Some(&b' '));
     line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map_or(0, |value| value as u64)
 }
 
@@ -168,13 +173,18 @@ fn main() {
     let (mut at_tenth, mut peak_spool, mut next) = (None, 0, uplinks / 10);
     println!("  uplinks  seconds    sent  waiting  RSS kB  spool kB");
     let sent = loop {
-        let (done, sent) = (posted.load(Ordering::Relaxed), metric(admin, "tti_connector_hub_sent_messages_total"));
+        let (done, sent) =
+            (posted.load(Ordering::Relaxed), metric(admin, "tti_connector_hub_sent_messages_total"));
         peak_spool = peak_spool.max(spool_bytes(&spool));
         if sent >= next.min(uplinks) {
             let rss = connector.status_kb("VmRSS");
             at_tenth.get_or_insert(rss);
             let waiting = done.saturating_sub(sent);
-            println!("{done:>9}  {:>7.1} {sent:>7}  {waiting:>7}  {rss:>6}  {:>8}", started.elapsed().as_secs_f64(), spool_bytes(&spool) / 1024);
+            println!(
+                "{done:>9}  {:>7.1} {sent:>7}  {waiting:>7}  {rss:>6}  {:>8}",
+                started.elapsed().as_secs_f64(),
+                spool_bytes(&spool) / 1024
+            );
             next += uplinks / 10;
         }
         if sent >= uplinks {
@@ -195,8 +205,14 @@ fn main() {
         smallest = smallest.min(spool_bytes(&spool));
     }
     let tenth = at_tenth.expect("a tenth passed");
-    println!("\nsent {sent} in {took:.1} s: {:.0} uplinks/s with generator and emulator on the same machine", sent as f64 / took);
+    println!(
+        "\nsent {sent} in {took:.1} s: {:.0} uplinks/s with generator and emulator on the same machine",
+        sent as f64 / took
+    );
     println!("connector CPU {:.1} us per uplink", cpu * 1e6 / sent as f64);
-    println!("connector RSS {tenth} kB after a tenth, {rss} kB at the end ({:+.1} %)", (rss as f64 / tenth as f64 - 1.0) * 100.0);
+    println!(
+        "connector RSS {tenth} kB after a tenth, {rss} kB at the end ({:+.1} %)",
+        (rss as f64 / tenth as f64 - 1.0) * 100.0
+    );
     println!("spool at most {} kB, {} kB when idle", peak_spool / 1024, smallest / 1024);
 }

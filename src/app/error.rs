@@ -10,7 +10,9 @@ use crate::spool::SpoolError;
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// A listener's address can't be had.
-    #[error("{key}: can't listen on {address}: {source}\n  hint: another process may use this port; set {key} to a free one")]
+    #[error(
+        "{key}: can't listen on {address}: {source}\n  hint: another process may use this port; set {key} to a free one"
+    )]
     Listen {
         /// The configuration key.
         key: &'static str,

@@ -35,7 +35,11 @@ impl Devices for Directory {
         Self::cached(self, device, None).ok().flatten()
     }
 
-    async fn resolve(&self, device: &EndDevice, dev_eui: Option<&str>) -> Result<Arc<HubDevice>, ResolveError> {
+    async fn resolve(
+        &self,
+        device: &EndDevice,
+        dev_eui: Option<&str>,
+    ) -> Result<Arc<HubDevice>, ResolveError> {
         Self::resolve(self, device, dev_eui).await
     }
 
@@ -87,9 +91,10 @@ impl Intake for Spool {
             Err(error) => Err(match error {
                 SpoolError::Full(_) => webhook::StoreError::Full,
                 SpoolError::ParkedFull(application) => webhook::StoreError::ParkedFull { application },
-                SpoolError::Io(_) | SpoolError::Closed | SpoolError::InUse(_) | SpoolError::Incompatible(_) => {
-                    webhook::StoreError::Unavailable
-                }
+                SpoolError::Io(_)
+                | SpoolError::Closed
+                | SpoolError::InUse(_)
+                | SpoolError::Incompatible(_) => webhook::StoreError::Unavailable,
             }),
         }
     }
@@ -106,14 +111,19 @@ impl Store for DeviceStore {
         value: Vec<u8>,
         expires_ms: i64,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move { self.0.put(namespace, key, value.into(), Some(expires_ms)).await.map_err(store_error) })
+        Box::pin(async move {
+            self.0.put(namespace, key, value.into(), Some(expires_ms)).await.map_err(store_error)
+        })
     }
 
     fn delete<'a>(&'a self, namespace: &'static str, key: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move { self.0.delete(namespace, key).await.map_err(store_error) })
     }
 
-    fn load<'a>(&'a self, namespace: &'static str) -> BoxFuture<'a, Result<Vec<(String, Vec<u8>)>, StoreError>> {
+    fn load<'a>(
+        &'a self,
+        namespace: &'static str,
+    ) -> BoxFuture<'a, Result<Vec<(String, Vec<u8>)>, StoreError>> {
         Box::pin(async move {
             let rows = self.0.load(namespace).await.map_err(store_error)?;
             Ok(rows.into_iter().map(|row| (row.key, row.value.into())).collect())
@@ -138,7 +148,8 @@ impl Health for Vitals {
     fn not_ready(&self) -> Vec<NotReady> {
         let mut reasons = Vec::new();
         if !self.spool.stats().healthy {
-            let reason = "the spool can't write, so no message is accepted; look for disk errors in the log".to_owned();
+            let reason = "the spool can't write, so no message is accepted; look for disk errors in the log"
+                .to_owned();
             reasons.push(NotReady { part: "spool", reason });
         }
         if self.hubs.status().never_reached() {

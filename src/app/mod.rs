@@ -87,8 +87,12 @@ impl Connector {
         .map_err(|error| AppError::State(error.to_string()))?;
         let hubs = IotHub::new(hub_options);
         let metrics = Metrics::new();
-        let vitals =
-            Vitals { spool: spool.clone(), hubs: hubs.clone(), directory: directory.clone(), clock: clock.clone() };
+        let vitals = Vitals {
+            spool: spool.clone(),
+            hubs: hubs.clone(),
+            directory: directory.clone(),
+            clock: clock.clone(),
+        };
         let gauges = vitals.clone();
         metrics.set_snapshot(move || gauges.snapshot());
 
@@ -110,7 +114,9 @@ impl Connector {
             pump: spawn(|stop| pump.run(claim, stop, grace.saturating_sub(CLOSING))),
             control: spawn(|stop| control::serve(spool.clone(), stop)),
             admin: spawn(|stop| admin::serve(admin_listener, Arc::new(vitals), metrics.clone(), stop)),
-            webhook: spawn(|stop| webhook::serve(webhook_listener, spool.clone(), config.webhook, metrics, stop)),
+            webhook: spawn(|stop| {
+                webhook::serve(webhook_listener, spool.clone(), config.webhook, metrics, stop)
+            }),
         };
         let stats = spool.stats();
         info!(webhook = %webhook_at, admin = %admin_at, pending = stats.pending, parked = stats.parked, "The connector is up.");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
+use super::delivery::{Hot, Item, Verdict};
 use super::ports::{Devices, Hubs, Observer, Records};
-use super::schedule::{Hot, Item, Verdict};
 use super::translate::{Translated, translate};
 use crate::azure::{HubDevice, Telemetry};
 use crate::config::TelemetryFormat;
@@ -83,7 +83,9 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
                     self.observer.retried("resolve");
                     return Verdict::RetryDevice { after };
                 }
-                Err(ResolveError::Park { reason, detail }) => return self.park(device, item, reason, detail).await,
+                Err(ResolveError::Park { reason, detail }) => {
+                    return self.park(device, item, reason, detail).await;
+                }
             };
             match self.hubs.send(&hub_device, telemetry).await {
                 Ok(()) => {
@@ -103,7 +105,9 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
                     self.observer.retried("reresolve");
                     self.devices.lost(device, &hub_device, reason);
                 }
-                Err(SendError::Park { reason, detail }) => return self.park(device, item, reason, detail).await,
+                Err(SendError::Park { reason, detail }) => {
+                    return self.park(device, item, reason, detail).await;
+                }
             }
         }
         Verdict::RetryDevice { after: None }
@@ -137,7 +141,8 @@ fn tell(item: &mut Item, outcome: Outcome) {
 }
 
 fn tell_with(item: &mut Item, outcome: impl FnOnce() -> Outcome) {
-    let waiter: Option<oneshot::Sender<Outcome>> = item.hot.as_deref_mut().and_then(|hot: &mut Hot| hot.waiter.take());
+    let waiter: Option<oneshot::Sender<Outcome>> =
+        item.hot.as_deref_mut().and_then(|hot: &mut Hot| hot.waiter.take());
     if let Some(waiter) = waiter {
         // Nobody may be waiting any more: the message is safe either way.
         _ = waiter.send(outcome());

@@ -4,6 +4,7 @@
 
 mod backoff;
 mod deliver;
+mod delivery;
 pub mod ports;
 mod pump;
 mod schedule;

@@ -11,8 +11,9 @@ use tracing::{error, info, warn};
 
 use super::Backoff;
 use super::deliver::Deliverer;
+use super::delivery::{HubState, Item, Ticket, Verdict};
 use super::ports::{Devices, Hubs, Observer, Records};
-use super::schedule::{HubState, Item, Schedule, Ticket, Verdict};
+use super::schedule::Schedule;
 use crate::azure::HubAddress;
 use crate::config::TelemetryFormat;
 use crate::model::{Clock, EndDevice};
@@ -85,7 +86,10 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
         }
         if tokio::time::timeout(grace, self.drain()).await.is_err() {
             let left = self.schedule.in_flight();
-            warn!(in_flight = left, "Some deliveries were still without an answer at the end of the grace period; they will be sent again.");
+            warn!(
+                in_flight = left,
+                "Some deliveries were still without an answer at the end of the grace period; they will be sent again."
+            );
         }
     }
 
@@ -102,7 +106,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
             let (ticket, item) = start.into_parts();
             let deliverer = Arc::clone(&self.deliverer);
             self.deliveries.spawn(async move {
-                let (item, verdict) = deliverer.deliver(ticket.device(), item).await;
+                let (item, verdict) = deliverer.deliver(&ticket.device, item).await;
                 (ticket, item, verdict)
             });
         }
@@ -111,7 +115,10 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
     fn take(&mut self, batch: Vec<Pending>) {
         for pending in batch {
             let Some(device) = EndDevice::from_key(&pending.lane) else {
-                error!(seq = pending.seq.0, "A stored message has an unreadable lane; it stays in the spool.");
+                error!(
+                    seq = pending.seq.0,
+                    "A stored message has an unreadable lane; it stays in the spool."
+                );
                 continue;
             };
             let devices = &self.deliverer.devices;
@@ -124,9 +131,10 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
         match ended {
             Ok((ticket, item, verdict)) => {
                 let devices = &self.deliverer.devices;
-                let device = ticket.device().clone();
-                let change =
-                    self.schedule.finished(ticket, item, verdict, Instant::now(), || hub_of(devices, &device));
+                let device = ticket.device.clone();
+                let change = self
+                    .schedule
+                    .finished(ticket, item, verdict, Instant::now(), || hub_of(devices, &device));
                 match change {
                     Some(HubState::Down(hub)) => {
                         warn!(%hub, "The hub can't be reached; its messages wait in the spool.");
@@ -136,7 +144,9 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
                 }
             }
             // A panic loses the ticket: that lane stands until a restart, which sends its messages again.
-            Err(error) => error!(%error, "A delivery ended abnormally; its device waits until the next restart."),
+            Err(error) => {
+                error!(%error, "A delivery ended abnormally; its device waits until the next restart.")
+            }
         }
     }
 

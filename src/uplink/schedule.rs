@@ -7,82 +7,13 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Backoff;
+use super::delivery::{Hot, HubState, Item, Start, Ticket, Verdict};
 use crate::azure::HubAddress;
-use crate::model::{EndDevice, Outcome};
-use crate::spool::{Pending, Seq};
-
-/// One message of a lane. Small, because a backlog may hold millions.
-#[derive(Debug)]
-pub(super) struct Item {
-    /// Its place in the spool.
-    pub(super) seq: Seq,
-    /// What is still in memory of it.
-    pub(super) hot: Option<Box<Hot>>,
-}
-
-/// What a fresh message carries so that it need not be read back.
-#[derive(Debug)]
-pub(super) struct Hot {
-    pub(super) received_ms: i64,
-    pub(super) body: Option<Bytes>,
-    pub(super) waiter: Option<oneshot::Sender<Outcome>>,
-}
-
-/// A message to deliver now.
-#[derive(Debug)]
-pub(super) struct Start {
-    pub(super) device: EndDevice,
-    pub(super) item: Item,
-    window: Option<HubAddress>,
-    probe: bool,
-}
-
-/// How a delivery ended.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    /// Sent, parked or skipped: the lane goes on with its next message.
-    Finished,
-    /// This device waits.
-    RetryDevice {
-        /// At least this long, if somebody asked for it.
-        after: Option<Duration>,
-    },
-    /// The whole hub waits.
-    RetryHub(HubAddress),
-}
-
-/// A hub went down or came up with the end of a delivery.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum HubState {
-    Down(HubAddress),
-    Up(HubAddress),
-}
-
-/// What [`Schedule::finished`] needs back of a [`Start`].
-#[derive(Debug)]
-pub(super) struct Ticket {
-    device: EndDevice,
-    window: Option<HubAddress>,
-    probe: bool,
-}
-
-impl Start {
-    /// Splits off what the schedule needs when the delivery ends.
-    pub(super) fn into_parts(self) -> (Ticket, Item) {
-        (Ticket { device: self.device, window: self.window, probe: self.probe }, self.item)
-    }
-}
-
-impl Ticket {
-    pub(super) fn device(&self) -> &EndDevice {
-        &self.device
-    }
-}
+use crate::model::EndDevice;
+use crate::spool::Pending;
 
 #[derive(Debug)]
 struct Lane {
@@ -145,7 +76,12 @@ impl Schedule {
     }
 
     /// Takes in a record. `hub` is where its device is known to be.
-    pub(super) fn push(&mut self, device: EndDevice, pending: Pending, hub: impl FnOnce() -> Option<HubAddress>) {
+    pub(super) fn push(
+        &mut self,
+        device: EndDevice,
+        pending: Pending,
+        hub: impl FnOnce() -> Option<HubAddress>,
+    ) {
         let hot = (pending.body.is_some() || pending.waiter.is_some()).then(|| {
             Box::new(Hot { received_ms: pending.received_ms, body: pending.body, waiter: pending.waiter })
         });
@@ -233,7 +169,8 @@ impl Schedule {
                     Some(down) if !ticket.probe => down.probe_at,
                     Some(_) | None => now + self.hub_backoff.wait(failures),
                 };
-                let (was_up, probing) = (window.down.is_none(), window.down.as_ref().is_some_and(|down| down.probing));
+                let (was_up, probing) =
+                    (window.down.is_none(), window.down.as_ref().is_some_and(|down| down.probing));
                 window.down = Some(Down { failures, probe_at, probing });
                 was_up.then_some(HubState::Down(address))
             }
@@ -298,6 +235,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::Seq;
 
     const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 
@@ -319,7 +257,7 @@ mod tests {
         starts
             .map(|start| {
                 let (ticket, item) = start.into_parts();
-                (ticket.device().device_id().to_owned(), item.seq.0, ticket, item)
+                (ticket.device.device_id().to_owned(), item.seq.0, ticket, item)
             })
             .collect()
     }
@@ -336,7 +274,8 @@ mod tests {
             assert_eq!(started.len(), 1);
             let (_, seq, ticket, item) = started.remove(0);
             // Every message fails once before it gets through.
-            schedule.finished(ticket, Some(item), Verdict::RetryDevice { after: None }, now, || Some(hub("hub")));
+            schedule
+                .finished(ticket, Some(item), Verdict::RetryDevice { after: None }, now, || Some(hub("hub")));
             assert!(take(&mut schedule, now).is_empty(), "the lane must wait");
             let later = schedule.next_due().expect("a timer");
             schedule.wake(later, |_| Some(hub("hub")));

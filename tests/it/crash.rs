@@ -64,7 +64,8 @@ async fn kill_9_under_load_loses_nothing_doubles_only_the_unsettled_and_keeps_th
     println!("TTI_SEED={seed} TTI_KILLS={kills}");
     let mut random = fastrand::Rng::with_seed(seed);
     let world = World::new(2).await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
     let poster = Poster::to_url(format!("http://127.0.0.1:{port}/webhook"));
 
     let enough = Arc::new(AtomicBool::new(false));
@@ -109,7 +110,8 @@ async fn kill_9_under_load_loses_nothing_doubles_only_the_unsettled_and_keeps_th
     let drained = async {
         loop {
             let events = world.arrived(total as usize).await;
-            let distinct: BTreeSet<_> = events.iter().map(|event| (&event.device_id, frame_counter(event))).collect();
+            let distinct: BTreeSet<_> =
+                events.iter().map(|event| (&event.device_id, frame_counter(event))).collect();
             if distinct.len() >= total as usize {
                 break events;
             }
@@ -132,11 +134,17 @@ async fn kill_9_under_load_loses_nothing_doubles_only_the_unsettled_and_keeps_th
             };
             doubled += 1;
             let unsettled = i64::try_from(UNSETTLED.as_millis()).expect("fits");
-            let excused = killed_at.iter().any(|kill| before <= *kill + 50 && *kill - before < unsettled && *at >= *kill);
+            let excused = killed_at
+                .iter()
+                .any(|kill| before <= *kill + 50 && *kill - before < unsettled && *at >= *kill);
             assert!(excused, "{device} #{counter} came twice, at {before} and {at}, without a kill between");
         }
         let expected: Vec<u64> = (1..=u64::from(*answered)).collect();
-        assert_eq!(&order[..expected.len().min(order.len())], &expected[..], "{device}: lost or out of order");
+        assert_eq!(
+            &order[..expected.len().min(order.len())],
+            &expected[..],
+            "{device}: lost or out of order"
+        );
     }
     println!("{kills} kills, {total} answered 202, 0 lost, {doubled} sent again after a kill");
 }

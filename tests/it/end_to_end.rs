@@ -25,7 +25,8 @@ async fn an_uplink_posted_to_the_webhook_arrives_at_the_hub_dps_chose() {
     assert_eq!((event.device_id.as_str(), frame_counter(&event)), ("room-1", 7));
     assert_eq!(event.content_type.as_deref(), Some("application/json"));
     assert_eq!(event.content_encoding.as_deref(), Some("utf-8"));
-    let property = |name: &str| event.properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let property =
+        |name: &str| event.properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     assert_eq!(property("iothub-creation-time-utc"), Some("2026-11-20T10:11:12.123Z"));
     assert_eq!(property("ApplicationId"), Some("office"));
     connector.stop().await;
@@ -53,9 +54,12 @@ async fn who_waits_is_told_what_became_of_the_message() {
     let (connector, poster) = start(config).await;
     world.hub(0).create_device("known", None).expect("new");
     world.emulator.dps().set_enabled("barred", false);
-    for (application, device, expected) in
-        [("office", "known", 200), ("office", "stranger", 404), ("by-dps", "barred", 424), ("by-dps", "fresh", 200)]
-    {
+    for (application, device, expected) in [
+        ("office", "known", 200),
+        ("office", "stranger", 404),
+        ("by-dps", "barred", 424),
+        ("by-dps", "fresh", 200),
+    ] {
         let (status, body) = poster.post_and_wait(&uplink(application, device, 1)).await;
         assert_eq!(status, expected, "{application}/{device}: {body}");
     }
