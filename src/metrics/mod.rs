@@ -99,7 +99,7 @@ impl Inner {
         );
         to.register(
             "webhook_request_duration_seconds",
-            "From a request's head to its answer, without the time spent on a wish to wait for the hub",
+            "From a request's head to its message being stored or ignored",
             self.webhook_request.clone(),
         );
         to.register("hub_sent_messages", "Telemetry messages accepted by a hub", self.sent.clone());
@@ -152,7 +152,7 @@ impl Metrics {
         self.0.duplicates.inc();
     }
 
-    /// A request was answered after this long.
+    /// A request's message was stored or ignored this long after its head came.
     pub fn webhook_request(&self, took: Duration) {
         self.0.webhook_request.observe(took.as_secs_f64());
     }
@@ -207,7 +207,8 @@ mod tests {
     #[test]
     fn counters_keep_their_labels_and_gauges_come_from_the_snapshot() {
         let metrics = Metrics::new();
-        metrics.clone().received("uplink_message");
+        let clone = metrics.clone();
+        clone.received("uplink_message");
         metrics.received("uplink_message");
         metrics.refused(401);
         metrics.sent(Duration::from_millis(30));

@@ -48,7 +48,11 @@ impl Gauges {
         let whole = [
             ("spool_pending_messages", "Messages in the spool that wait to be sent", &self.pending_messages),
             ("spool_pending_bytes", "Bodies of the messages that wait to be sent", &self.pending_bytes),
-            ("spool_parked_messages", "Messages in the spool that wait for an operator", &self.parked_messages),
+            (
+                "spool_parked_messages",
+                "Messages in the spool that wait for an operator",
+                &self.parked_messages,
+            ),
             ("spool_parked_bytes", "Bodies of the messages that wait for an operator", &self.parked_bytes),
             ("known_devices", "End devices whose hub is known", &self.devices_known),
             ("connected_devices", "End devices with an open session at their hub", &self.devices_connected),
