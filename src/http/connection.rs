@@ -103,11 +103,15 @@ impl PatientStream {
             _ => return Poll::Pending,
         };
         if self.armed != Some(phase) {
-            self.read_clock.as_mut().reset(Instant::now() + patience);
-            self.armed = Some(phase);
+            self.arm(phase, patience);
         }
         ready!(self.read_clock.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the client sent no request in time")))
+    }
+
+    fn arm(&mut self, phase: u8, patience: Duration) {
+        self.read_clock.as_mut().reset(Instant::now() + patience);
+        self.armed = Some(phase);
     }
 
     /// Called with the outcome of each write.
@@ -128,7 +132,10 @@ impl PatientStream {
         self.write_clock = None;
         if self.progress.phase() == ANSWERED {
             self.progress.enter(IDLE);
-            self.armed = None;
+            self.arm(IDLE, IDLE_TIMEOUT);
+            // hyper may have a read waiting since the handler worked, and then starts no other: the clock must
+            // wake the task by itself.
+            let _ = self.read_clock.as_mut().poll(cx);
         }
         written
     }
@@ -208,5 +215,25 @@ impl AsyncWrite for PatientStream {
             ready!(self.poll_linger(cx));
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let _client = TcpStream::connect(address).await.expect("connect");
+        let (tcp, _) = listener.accept().await.expect("accept");
+        let mut stream = PatientStream::new(tcp, Progress::default(), Duration::from_millis(100));
+        // Far more than the kernel's buffers take.
+        let error = stream.write_all(&vec![0; 64 * 1024 * 1024]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 }

@@ -184,6 +184,19 @@ async fn a_connection_serves_many_requests_and_may_be_idle_longer_than_a_head_ma
 }
 
 #[tokio::test]
+async fn a_connection_idle_for_longer_than_gos_client_keeps_one_is_closed() {
+    let desk = Desk::open().await;
+    let mut client = Raw::connect(&desk).await;
+    client.say(&whole_post(1)).await;
+    client.hear_one().await;
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let end = timeout(Duration::from_secs(3600), client.0.read(&mut [0])).await;
+    assert_eq!(end.expect("closed").expect("no reset"), 0);
+    assert!((90..180).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn a_handler_may_take_longer_than_a_head() {
     let desk = Desk::with(|options| options.read_timeout = SHORT).await;
     let mut client = Raw::connect(&desk).await;
