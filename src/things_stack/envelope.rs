@@ -97,7 +97,7 @@ impl<'a> Envelope<'a> {
         part(self.kind.as_str().as_bytes());
         part(device.key().as_bytes());
         match &self.session_key_id {
-            Some(session) if self.kind == Kind::UplinkMessage && !self.simulated => {
+            Some(session) if !self.simulated => {
                 part(b"frame");
                 part(session.as_bytes());
                 part(&self.f_cnt.to_le_bytes());

@@ -56,6 +56,24 @@ impl<'a> Scalar<'a> {
             }
         }
     }
+
+    /// A finite number, also as text; anything else is absent. For measurements that must not fail an uplink.
+    pub(super) fn measurement(self) -> Option<f64> {
+        let number = match self {
+            Self::Number(number) => number,
+            Self::Text(text) => text.parse().ok()?,
+            Self::Null | Self::Bool(_) | Self::Nested => return None,
+        };
+        number.is_finite().then_some(number)
+    }
+
+    /// A text, or nothing where it is not one. For fields that must not fail an uplink.
+    pub(super) fn text_or_none(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Text(text) if !text.is_empty() => Some(text),
+            Self::Text(_) | Self::Null | Self::Bool(_) | Self::Number(_) | Self::Nested => None,
+        }
+    }
 }
 
 #[expect(

@@ -1,5 +1,7 @@
 //! What the webhook needs from whoever keeps messages. Knows no storage.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -50,7 +52,7 @@ pub enum StoreError {
     )]
     ParkedFull {
         /// The application to clean up.
-        application: String,
+        application: Arc<str>,
     },
     /// Nothing can be written, or the connector stops.
     #[error("the spool can't write at the moment; the connector's log says why")]

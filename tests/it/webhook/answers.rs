@@ -153,7 +153,7 @@ async fn what_the_spool_refuses_is_503_with_the_time_to_come_back() {
     let desk = Desk::open().await;
     for (error, code, seconds) in [
         (StoreError::Full, "spool_full", "30"),
-        (StoreError::ParkedFull { application: "house".to_owned() }, "parked_full", "300"),
+        (StoreError::ParkedFull { application: "house".into() }, "parked_full", "300"),
         (StoreError::Unavailable, "spool_unavailable", "30"),
     ] {
         desk.answer(Err(error));
