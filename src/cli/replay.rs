@@ -19,8 +19,8 @@ pub use summary::{Refused, Summary};
 
 /// Payloads read ahead of those under way, so that the disk is never waited for.
 const READ_AHEAD: usize = 16;
-/// More requests at once than this, and the webhook's `max_connections` is all one would test.
-const MAX_CONCURRENCY: usize = 1024;
+/// The Things Stack itself has this many posts under way at most.
+const MAX_CONCURRENCY: usize = 2048;
 
 /// What to post, and where to.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct ReplayArgs {
     pub secret: Option<Secret>,
     /// A file that holds it; not together with `secret`.
     pub secret_file: Option<PathBuf>,
-    /// Posts under way at once, 1 to 1,024. With 1, payloads arrive in order.
+    /// Posts under way at once, 1 to 2,048. With 1, payloads arrive in order.
     pub concurrency: usize,
 }
 
