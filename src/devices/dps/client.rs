@@ -1,6 +1,5 @@
 //! Registers one device at DPS and polls until there is an answer. Decides nothing: `answer` does.
 
-use std::error::Error;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
@@ -10,6 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::answer::{self, Answer, Reach, Step};
 use super::hold::Holds;
+use super::http::causes;
 use crate::azure::{SigningKey, derive_device_key, sas};
 use crate::devices::ResolveError;
 use crate::devices::routes::DpsScope;
@@ -54,40 +54,6 @@ pub(in crate::devices) struct Registration {
     pub(in crate::devices) hub: String,
     /// The device's id there.
     pub(in crate::devices) device_id: String,
-}
-
-/// The HTTP client can't be built.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpClientError {
-    /// `azure.proxy` is no proxy's address.
-    #[error("azure.proxy: is no proxy address such as http://host:3128: {0}")]
-    Proxy(String),
-    /// The TLS settings do not fit.
-    #[error("the HTTP client can't be built: {0}")]
-    Build(String),
-}
-
-/// The HTTPS client for DPS: our roots, the proxy (`HTTPS_PROXY` and `NO_PROXY` when `None`), no redirects.
-///
-/// # Errors
-/// The proxy's address or the TLS settings can't be used.
-pub fn http_client(
-    tls: rustls::ClientConfig,
-    proxy: Option<&str>,
-    connect_timeout: Duration,
-) -> Result<reqwest::Client, HttpClientError> {
-    let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .https_only(true)
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(connect_timeout)
-        .user_agent(concat!("tti-connector/", env!("CARGO_PKG_VERSION")));
-    let builder = match proxy {
-        Some(address) => builder
-            .proxy(reqwest::Proxy::all(address).map_err(|error| HttpClientError::Proxy(causes(&error)))?),
-        None => builder,
-    };
-    builder.build().map_err(|error| HttpClientError::Build(causes(&error)))
 }
 
 /// All DPS instances that are configured, with what they have in common.
@@ -247,16 +213,4 @@ impl<'a> Attempt<'a> {
 
 fn unreachable(endpoint: &str, cause: &str) -> Answer {
     Answer::Retry { detail: format!("DPS {endpoint} can't be reached: {cause}"), reach: Reach::Endpoint }
-}
-
-/// An error with all its causes: the outermost alone says only "error sending request".
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -6,7 +6,9 @@ mod answer;
 mod client;
 mod endpoint;
 mod hold;
+mod http;
 
+pub use client::Pace;
 pub(super) use client::{DpsClient, Registration};
-pub use client::{HttpClientError, Pace, http_client};
 pub use endpoint::{Endpoint, GLOBAL_ENDPOINT, InvalidEndpoint};
+pub use http::{HttpClientError, http_client};
