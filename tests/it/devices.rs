@@ -1,5 +1,7 @@
 //! Who an end device is at Azure when no DPS is asked: routes, hub ids, ownership, restart.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
+
 mod ownership;
 mod routes;
 pub(crate) mod world;

@@ -20,11 +20,14 @@ pub(crate) const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// Of the enrollment group: 32 times `g`.
 pub(crate) const GROUP_KEY: &str = "Z2dnZ2dnZ2dnZ2dnZ2dnZ2dnZ2dnZ2dnZ2dnZ2dnZ2c=";
 
+/// With the time it expires.
+type Value = (Vec<u8>, i64);
+
 /// A store that outlives directories. Its values expire with the clock.
 #[derive(Clone)]
 pub(crate) struct MemoryStore {
     clock: Clock,
-    values: Arc<Mutex<BTreeMap<String, (Vec<u8>, i64)>>>,
+    values: Arc<Mutex<BTreeMap<String, Value>>>,
     broken: Arc<AtomicBool>,
 }
 
