@@ -27,7 +27,11 @@ pub struct Hub {
     state: Mutex<State>,
     changes: broadcast::Sender<HubChange>,
     arrived: watch::Sender<u64>,
+    registry_version: watch::Sender<u64>,
 }
+
+/// Azure's five default policies.
+const POLICIES: [&str; 5] = ["iothubowner", "service", "device", "registryRead", "registryReadWrite"];
 
 #[derive(Debug, Default)]
 struct State {
@@ -43,7 +47,7 @@ struct Partition {
 }
 
 /// A registry entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Device {
     /// Case-sensitive, up to 128 characters.
     pub device_id: String,
@@ -60,7 +64,8 @@ pub struct Device {
 }
 
 /// Whether a device may connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DeviceStatus {
     /// It may.
     Enabled,
@@ -121,17 +126,28 @@ pub enum RegistryError {
 impl Hub {
     /// An empty hub that answers to `host`, with Azure's five default policies and fresh random keys.
     pub fn new(host: impl Into<String>, clock: Clock) -> Self {
-        let policies = ["iothubowner", "service", "device", "registryRead", "registryReadWrite"];
+        Self::restore(host, clock, &BTreeMap::new(), Vec::new())
+    }
+
+    /// A hub with the policy keys and devices it had before. Missing keys are made.
+    pub fn restore(
+        host: impl Into<String>,
+        clock: Clock,
+        policy_keys: &BTreeMap<String, String>,
+        devices: Vec<Device>,
+    ) -> Self {
+        let key = |name: &str| policy_keys.get(name).cloned().unwrap_or_else(random_key);
         Self {
             host: host.into(),
             clock,
-            policies: policies.into_iter().map(|name| (name, random_key())).collect(),
+            policies: POLICIES.into_iter().map(|name| (name, key(name))).collect(),
             state: Mutex::new(State {
-                devices: BTreeMap::new(),
+                devices: devices.into_iter().map(|device| (device.device_id.clone(), device)).collect(),
                 partitions: (0..PARTITIONS).map(|_| Partition::default()).collect(),
             }),
             changes: broadcast::channel(1024).0,
             arrived: watch::channel(0).0,
+            registry_version: watch::channel(0).0,
         }
     }
 
@@ -148,6 +164,11 @@ impl Hub {
     /// A policy's key, base64. `None` for an unknown policy.
     pub fn policy_key(&self, policy: &str) -> Option<&str> {
         self.policies.get(policy).map(String::as_str)
+    }
+
+    /// All policies: name and key.
+    pub fn policies(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.policies.iter().map(|(name, key)| (*name, key.as_str()))
     }
 
     /// `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…` of a policy.
@@ -185,11 +206,34 @@ impl Hub {
         self.lock().devices.values().cloned().collect()
     }
 
+    /// How many entries there are.
+    pub fn device_count(&self) -> usize {
+        self.lock().devices.len()
+    }
+
+    /// Counts changes of the registry since the start, so that it can be saved.
+    pub fn registry_version(&self) -> watch::Receiver<u64> {
+        self.registry_version.subscribe()
+    }
+
     /// Creates an enabled device. Missing keys are made.
     ///
     /// # Errors
     /// `Exists` if it is there already.
     pub fn create_device(&self, id: &str, keys: Option<(String, String)>) -> Result<Device, RegistryError> {
+        self.create_device_as(id, keys, DeviceStatus::Enabled)
+    }
+
+    /// Creates a device that may be disabled from the start. Missing keys are made.
+    ///
+    /// # Errors
+    /// `Exists` if it is there already.
+    pub fn create_device_as(
+        &self,
+        id: &str,
+        keys: Option<(String, String)>,
+        status: DeviceStatus,
+    ) -> Result<Device, RegistryError> {
         let mut state = self.lock();
         if state.devices.contains_key(id) {
             return Err(RegistryError::Exists(id.to_owned()));
@@ -197,13 +241,15 @@ impl Hub {
         let (primary_key, secondary_key) = keys.unwrap_or_else(|| (random_key(), random_key()));
         let device = Device {
             device_id: id.to_owned(),
-            status: DeviceStatus::Enabled,
+            status,
             primary_key,
             secondary_key,
             generation_id: format!("{}{:06}", self.clock.now_ms(), fastrand::u32(..1_000_000)),
             etag: random_etag(),
         };
         state.devices.insert(id.to_owned(), device.clone());
+        drop(state);
+        self.registry_version.send_modify(|version| *version += 1);
         Ok(device)
     }
 
@@ -233,6 +279,7 @@ impl Hub {
         let lost = device.status == DeviceStatus::Disabled || device.primary_key != before.primary_key;
         let device = device.clone();
         drop(state);
+        self.registry_version.send_modify(|version| *version += 1);
         if lost {
             _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
         }
@@ -251,6 +298,7 @@ impl Hub {
         }
         state.devices.remove(id);
         drop(state);
+        self.registry_version.send_modify(|version| *version += 1);
         _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
         Ok(())
     }
