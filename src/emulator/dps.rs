@@ -257,9 +257,10 @@ impl Dps {
         {
             return Ok(hub.host().to_owned());
         }
+        // Where it was does not count, and comes last among equals: a lost device may well move, as at Azure.
         let load = |hub: &&Arc<Hub>| {
-            let own = usize::from(known.assigned_hub.as_deref() == Some(hub.host()));
-            load.get(hub.host()).copied().unwrap_or(0) - own
+            let was = kept(hub);
+            (load.get(hub.host()).copied().unwrap_or(0) - usize::from(was), was)
         };
         let no_hub = || Failure { error_code: 400_207, message: "no hub is linked".to_owned() };
         let hub = self.hubs.iter().min_by_key(load).ok_or_else(no_hub)?;

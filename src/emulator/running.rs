@@ -77,7 +77,7 @@ impl Emulator {
         saver.save()?;
 
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(Arc::clone(&saver).run(stop.clone()));
+        tasks.spawn(Arc::clone(&saver).run(saver.versions(), stop.clone()));
         let site = Arc::new(Site {
             hubs: hubs.clone(),
             dps: Arc::clone(&dps),

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::select_all;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::dps::Dps;
@@ -113,10 +114,18 @@ impl Saver {
         )
     }
 
+    /// What [`run`](Self::run) waits on, taken early so that no change is missed before it runs.
+    pub(super) fn versions(&self) -> Vec<watch::Receiver<u64>> {
+        let hubs = self.hubs.iter().map(|hub| hub.registry_version());
+        hubs.chain([self.dps.version()]).collect()
+    }
+
     /// Waits on: a change of a hub's registry, a finished assignment, the end. The last write is the caller's.
-    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut versions: Vec<_> = self.hubs.iter().map(|hub| hub.registry_version()).collect();
-        versions.push(self.dps.version());
+    pub(super) async fn run(
+        self: Arc<Self>,
+        mut versions: Vec<watch::Receiver<u64>>,
+        stop: CancellationToken,
+    ) {
         loop {
             let changed = select_all(versions.iter_mut().map(|version| Box::pin(version.changed())));
             tokio::select! {
