@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
+use super::presence::{Cut, Presence};
 use super::sas::{Token, TokenError};
 use crate::model::Clock;
 
@@ -23,8 +24,10 @@ const EVENTS_PER_PARTITION: usize = 100_000;
 pub struct Hub {
     host: String,
     clock: Clock,
+    created_ms: i64,
     policies: BTreeMap<&'static str, String>,
     state: Mutex<State>,
+    presence: Mutex<Presence>,
     changes: broadcast::Sender<HubChange>,
     arrived: watch::Sender<u64>,
 }
@@ -124,12 +127,14 @@ impl Hub {
         let policies = ["iothubowner", "service", "device", "registryRead", "registryReadWrite"];
         Self {
             host: host.into(),
+            created_ms: clock.now_ms(),
             clock,
             policies: policies.into_iter().map(|name| (name, random_key())).collect(),
             state: Mutex::new(State {
                 devices: BTreeMap::new(),
                 partitions: (0..PARTITIONS).map(|_| Partition::default()).collect(),
             }),
+            presence: Mutex::default(),
             changes: broadcast::channel(1024).0,
             arrived: watch::channel(0).0,
         }
@@ -143,6 +148,11 @@ impl Hub {
     /// The time it lives in.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// When it was made, in milliseconds since 1970 UTC.
+    pub(super) fn created_ms(&self) -> i64 {
+        self.created_ms
     }
 
     /// A policy's key, base64. `None` for an unknown policy.
@@ -234,6 +244,8 @@ impl Hub {
         let device = device.clone();
         drop(state);
         if lost {
+            let disabled = device.status == DeviceStatus::Disabled;
+            self.cut_device(id, if disabled { Cut::Disabled } else { Cut::KeysChanged });
             _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
         }
         Ok(device)
@@ -251,6 +263,7 @@ impl Hub {
         }
         state.devices.remove(id);
         drop(state);
+        self.cut_device(id, Cut::Deleted);
         _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
         Ok(())
     }
@@ -286,6 +299,39 @@ impl Hub {
         })
     }
 
+    /// Sequence number of the first kept event after `ms` (or at it, if `inclusive`); the next one if there is none.
+    pub(super) fn first_after(&self, partition: usize, ms: i64, inclusive: bool) -> i64 {
+        let state = self.lock();
+        let Some(partition) = state.partitions.get(partition) else { return 0 };
+        let before = |event: &Event| event.enqueued_ms < ms || (!inclusive && event.enqueued_ms == ms);
+        partition.first + i64::try_from(partition.events.partition_point(before)).unwrap_or(i64::MAX)
+    }
+
+    /// Whether a connection holds a link of this device.
+    pub fn is_connected(&self, device_id: &str) -> bool {
+        self.presence().is_connected(device_id)
+    }
+
+    /// Gives a device to a connection; see [`Presence::claim`].
+    pub(super) fn claim_device(&self, device_id: &str, connection: u64) -> watch::Receiver<Option<Cut>> {
+        self.presence().claim(device_id, connection)
+    }
+
+    /// Takes a device back once a connection has no link of it any more.
+    pub(super) fn release_device(&self, device_id: &str, connection: u64) {
+        self.presence().release(device_id, connection);
+    }
+
+    /// Cuts a device off, wherever it is.
+    pub(super) fn cut_device(&self, device_id: &str, why: Cut) {
+        self.presence().cut(device_id, why);
+    }
+
+    /// The devices a connection holds.
+    pub(super) fn devices_of(&self, connection: u64) -> Vec<String> {
+        self.presence().held_by(connection)
+    }
+
     /// Everything kept, over all partitions, in the order of arrival within each.
     pub fn all_events(&self) -> Vec<Event> {
         (0..PARTITIONS).flat_map(|partition| self.events(partition, 0, usize::MAX)).collect()
@@ -303,6 +349,10 @@ impl Hub {
 
     fn now_s(&self) -> u64 {
         u64::try_from(self.clock.now_ms() / 1000).unwrap_or(0)
+    }
+
+    fn presence(&self) -> MutexGuard<'_, Presence> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

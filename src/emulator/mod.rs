@@ -4,6 +4,7 @@
 
 mod amqp;
 mod hub;
+mod presence;
 mod sas;
 
 pub use amqp::{AmqpOptions, EVENT_HUB_NAME, serve as serve_amqp};
