@@ -14,7 +14,8 @@ use sha2::Sha256;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::hub::{DeviceStatus, Hub, RegistryError, random_key};
+use super::device::{DeviceStatus, RegistryError};
+use super::hub::{Hub, random_key};
 use super::registration::{Calls, Failure, Refusal, Registration, RegistrationStatus};
 use super::sas::{Token, TokenError};
 use crate::model::Clock;

@@ -7,9 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
+use super::device::{Device, DeviceStatus, RegistryError};
+use super::event::Event;
+use super::presence::{Cut, Presence};
 use super::sas::{Token, TokenError};
 use crate::model::Clock;
 
@@ -23,8 +25,10 @@ const EVENTS_PER_PARTITION: usize = 100_000;
 pub struct Hub {
     host: String,
     clock: Clock,
+    created_ms: i64,
     policies: BTreeMap<&'static str, String>,
     state: Mutex<State>,
+    presence: Mutex<Presence>,
     changes: broadcast::Sender<HubChange>,
     arrived: watch::Sender<u64>,
     registry_version: watch::Sender<u64>,
@@ -46,81 +50,11 @@ struct Partition {
     events: std::collections::VecDeque<Event>,
 }
 
-/// A registry entry.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Device {
-    /// Case-sensitive, up to 128 characters.
-    pub device_id: String,
-    /// Enabled or disabled.
-    pub status: DeviceStatus,
-    /// Base64.
-    pub primary_key: String,
-    /// Base64.
-    pub secondary_key: String,
-    /// New at each creation, so that a device made anew is told apart.
-    pub generation_id: String,
-    /// Changes with every update; without quotes.
-    pub etag: String,
-}
-
-/// Whether a device may connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceStatus {
-    /// It may.
-    Enabled,
-    /// It is refused, and cut off if connected.
-    Disabled,
-}
-
-/// A telemetry message as it arrived and is kept for readers.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// Position within its partition, from 0.
-    pub sequence_number: i64,
-    /// Milliseconds since 1970 UTC.
-    pub enqueued_ms: i64,
-    /// Who sent it.
-    pub device_id: String,
-    /// That device's generation.
-    pub generation_id: String,
-    /// How it authenticated, as IoT Hub's JSON text.
-    pub auth_method: String,
-    /// `properties.message-id` as text.
-    pub message_id: Option<String>,
-    /// `properties.correlation-id` as text.
-    pub correlation_id: Option<String>,
-    /// `properties.content-type`.
-    pub content_type: Option<String>,
-    /// `properties.content-encoding`.
-    pub content_encoding: Option<String>,
-    /// Application properties as text, in the order sent.
-    pub properties: Vec<(String, String)>,
-    /// Message annotations the device set (`dt-subject` and the like), as text.
-    pub annotations: Vec<(String, String)>,
-    /// The body.
-    pub body: Bytes,
-}
-
 /// What open connections must act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HubChange {
     /// The device was deleted, disabled or got other keys: cut it off.
     DeviceLost(String),
-}
-
-/// Why the registry refused.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum RegistryError {
-    /// No such device.
-    #[error("device {0} is not registered")]
-    NotFound(String),
-    /// `create` of one that exists.
-    #[error("device {0} is already registered")]
-    Exists(String),
-    /// The etag does not match.
-    #[error("the etag of device {0} does not match")]
-    Precondition(String),
 }
 
 impl Hub {
@@ -139,12 +73,14 @@ impl Hub {
         let key = |name: &str| policy_keys.get(name).cloned().unwrap_or_else(random_key);
         Self {
             host: host.into(),
+            created_ms: clock.now_ms(),
             clock,
             policies: POLICIES.into_iter().map(|name| (name, key(name))).collect(),
             state: Mutex::new(State {
                 devices: devices.into_iter().map(|device| (device.device_id.clone(), device)).collect(),
                 partitions: (0..PARTITIONS).map(|_| Partition::default()).collect(),
             }),
+            presence: Mutex::default(),
             changes: broadcast::channel(1024).0,
             arrived: watch::channel(0).0,
             registry_version: watch::channel(0).0,
@@ -159,6 +95,11 @@ impl Hub {
     /// The time it lives in.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// When it was made, in milliseconds since 1970 UTC.
+    pub(super) fn created_ms(&self) -> i64 {
+        self.created_ms
     }
 
     /// A policy's key, base64. `None` for an unknown policy.
@@ -281,6 +222,8 @@ impl Hub {
         drop(state);
         self.registry_version.send_modify(|version| *version += 1);
         if lost {
+            let disabled = device.status == DeviceStatus::Disabled;
+            self.cut_device(id, if disabled { Cut::Disabled } else { Cut::KeysChanged });
             _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
         }
         Ok(device)
@@ -299,6 +242,7 @@ impl Hub {
         state.devices.remove(id);
         drop(state);
         self.registry_version.send_modify(|version| *version += 1);
+        self.cut_device(id, Cut::Deleted);
         _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
         Ok(())
     }
@@ -334,6 +278,39 @@ impl Hub {
         })
     }
 
+    /// Sequence number of the first kept event after `ms` (or at it, if `inclusive`); the next one if there is none.
+    pub(super) fn first_after(&self, partition: usize, ms: i64, inclusive: bool) -> i64 {
+        let state = self.lock();
+        let Some(partition) = state.partitions.get(partition) else { return 0 };
+        let before = |event: &Event| event.enqueued_ms < ms || (!inclusive && event.enqueued_ms == ms);
+        partition.first + i64::try_from(partition.events.partition_point(before)).unwrap_or(i64::MAX)
+    }
+
+    /// Whether a connection holds a link of this device.
+    pub fn is_connected(&self, device_id: &str) -> bool {
+        self.presence().is_connected(device_id)
+    }
+
+    /// Gives a device to a connection; see [`Presence::claim`].
+    pub(super) fn claim_device(&self, device_id: &str, connection: u64) -> watch::Receiver<Option<Cut>> {
+        self.presence().claim(device_id, connection)
+    }
+
+    /// Takes a device back once a connection has no link of it any more.
+    pub(super) fn release_device(&self, device_id: &str, connection: u64) {
+        self.presence().release(device_id, connection);
+    }
+
+    /// Cuts a device off, wherever it is.
+    pub(super) fn cut_device(&self, device_id: &str, why: Cut) {
+        self.presence().cut(device_id, why);
+    }
+
+    /// The devices a connection holds.
+    pub(super) fn devices_of(&self, connection: u64) -> Vec<String> {
+        self.presence().held_by(connection)
+    }
+
     /// Everything kept, over all partitions, in the order of arrival within each.
     pub fn all_events(&self) -> Vec<Event> {
         (0..PARTITIONS).flat_map(|partition| self.events(partition, 0, usize::MAX)).collect()
@@ -351,6 +328,10 @@ impl Hub {
 
     fn now_s(&self) -> u64 {
         u64::try_from(self.clock.now_ms() / 1000).unwrap_or(0)
+    }
+
+    fn presence(&self) -> MutexGuard<'_, Presence> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

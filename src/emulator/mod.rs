@@ -4,14 +4,17 @@
 
 mod amqp;
 mod certificates;
+mod device;
 mod dps;
 mod dps_wire;
 mod error;
+mod event;
 mod files;
 mod https;
 mod hub;
 mod listeners;
 mod options;
+mod presence;
 mod ready;
 mod registration;
 mod registry;
@@ -23,9 +26,11 @@ mod saved;
 mod websocket;
 
 pub use amqp::{AmqpOptions, EVENT_HUB_NAME, serve as serve_amqp};
+pub use device::{Device, DeviceStatus, RegistryError};
 pub use dps::Dps;
 pub use error::EmulatorError;
-pub use hub::{Device, DeviceStatus, Event, Hub, HubChange, RegistryError};
+pub use event::Event;
+pub use hub::{Hub, HubChange};
 pub use options::Options;
 pub use ready::{Ready, ReadyHub};
 pub use registration::{Calls, Failure, Refusal, Registration, RegistrationStatus};

@@ -3,8 +3,10 @@
 use hyper::header::{AUTHORIZATION, ETAG, IF_MATCH};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
+use serde_json::Value;
 
-use super::hub::{Device, Hub, RegistryError, random_key};
+use super::device::{Device, RegistryError};
+use super::hub::{Hub, random_key};
 use super::registry_json::{self, Wanted};
 use super::reply::{self, HubRefusal, Reply};
 use super::sas::Token;
@@ -35,7 +37,7 @@ fn list(hub: &Hub, parts: &Parts, path: &[String]) -> Result<Reply, HubRefusal> 
     authorize(hub, parts, path, &["iothubowner", "registryReadWrite", "registryRead"])?;
     let top = parts.uri.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("top=")));
     let top = top.and_then(|top| top.parse().ok()).unwrap_or(MAX_LIST).min(MAX_LIST);
-    let devices: Vec<_> = hub.devices().iter().take(top).map(registry_json::show).collect();
+    let devices: Vec<_> = hub.devices().iter().take(top).map(|device| show(hub, device)).collect();
     Ok(reply::json(StatusCode::OK, &devices))
 }
 
@@ -53,14 +55,14 @@ fn device(hub: &Hub, parts: &Parts, path: &[String], id: &str, body: &[u8]) -> R
     let if_match = if_match(parts);
     if parts.method == Method::GET {
         let device = hub.device(id).ok_or_else(|| refused(&RegistryError::NotFound(id.to_owned())))?;
-        return Ok(shown(&device));
+        return Ok(shown(hub, &device));
     }
     if parts.method == Method::DELETE {
         hub.delete_device(id, if_match.as_deref()).map_err(|error| refused(&error))?;
         return Ok(reply::empty(StatusCode::NO_CONTENT));
     }
     let wanted = registry_json::parse(body, id).map_err(HubRefusal::bad)?;
-    put(hub, id, wanted, if_match.as_deref()).map(|device| shown(&device))
+    put(hub, id, wanted, if_match.as_deref()).map(|device| shown(hub, &device))
 }
 
 /// Without `If-Match` a PUT creates, with it it updates.
@@ -114,8 +116,12 @@ fn covers(resource: &str, host: &str, path: &[String]) -> bool {
         && segments.enumerate().all(|(index, segment)| path.get(index).is_some_and(|own| own == segment))
 }
 
-fn shown(device: &Device) -> Reply {
-    let mut reply = reply::json(StatusCode::OK, &registry_json::show(device));
+fn show(hub: &Hub, device: &Device) -> Value {
+    registry_json::show(device, hub.is_connected(&device.device_id))
+}
+
+fn shown(hub: &Hub, device: &Device) -> Reply {
+    let mut reply = reply::json(StatusCode::OK, &show(hub, device));
     reply::set(&mut reply, ETAG, &format!("\"{}\"", device.etag));
     reply
 }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::hub::{Device, DeviceStatus};
+use super::device::{Device, DeviceStatus};
 
 /// What a client may set about a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,12 +70,13 @@ fn key(text: Option<String>) -> Result<Option<String>, String> {
     }
 }
 
-/// A device as the registry shows it. The connection state is left out: the registry does not follow it.
-pub(super) fn show(device: &Device) -> Value {
+/// A device as the registry shows it.
+pub(super) fn show(device: &Device, connected: bool) -> Value {
     json!({
         "deviceId": device.device_id,
         "generationId": device.generation_id,
         "etag": device.etag,
+        "connectionState": if connected { "Connected" } else { "Disconnected" },
         "status": device.status,
         "statusReason": null,
         "cloudToDeviceMessageCount": 0,

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::device::Device;
 use super::dps::Dps;
 use super::error::EmulatorError;
 use super::files;
-use super::hub::{Device, Hub};
+use super::hub::Hub;
 use super::registration::Registration;
 use crate::model::Clock;
 

@@ -32,6 +32,7 @@ async fn a_device_is_created_read_listed_changed_and_deleted() {
         (StatusCode::OK, &json!("Dev-1"), &json!("enabled"))
     );
     assert_eq!(created["authentication"]["type"], "sas");
+    assert_eq!(created["connectionState"], "Disconnected");
     assert_eq!(created["authentication"]["symmetricKey"]["primaryKey"], KEY);
     assert_eq!(created["authentication"]["symmetricKey"]["secondaryKey"].as_str().unwrap().len(), 44);
     let (status, again) = call(&running, Method::PUT, path, "iothubowner", Some(new)).await;
