@@ -43,7 +43,8 @@ pub struct ReadyHub {
     pub amqp_port: u16,
     /// Connection string of the policy `iothubowner`, as the Azure portal shows it: without port.
     pub service_connection_string: String,
-    /// Connection string of the Event Hub-compatible endpoint.
+    /// Connection string of the Event Hub-compatible endpoint, with the port. azure-eventhub for Python goes to 5671
+    /// all the same; for another port it needs `custom_endpoint_address` too.
     pub event_hub_connection_string: String,
     /// Name of the Event Hub.
     pub event_hub_name: String,
