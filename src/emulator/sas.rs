@@ -58,7 +58,7 @@ impl Token {
     }
 
     /// The resource it is for, percent-decoded until nothing changes (C# encodes twice, Node not at all), in the
-    /// case that was sent, without a `:port` behind the host.
+    /// case that was sent, without a `scheme://` before and a `:port` behind the host.
     pub fn resource(&self) -> String {
         let mut text = self.raw_resource.clone();
         for _ in 0..3 {
@@ -68,8 +68,8 @@ impl Token {
             }
             text = next;
         }
-        let (host, path) =
-            text.split_once('/').map_or((text.as_str(), None), |(host, path)| (host, Some(path)));
+        let text = text.split_once("://").map_or(text.as_str(), |(_, rest)| rest);
+        let (host, path) = text.split_once('/').map_or((text, None), |(host, path)| (host, Some(path)));
         let host = host.split(':').next().unwrap_or(host);
         path.map_or_else(|| host.to_owned(), |path| format!("{host}/{path}"))
     }
@@ -100,4 +100,50 @@ impl Token {
 
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Token, TokenError};
+
+    fn token(resource: &str) -> Token {
+        Token::parse(&format!("SharedAccessSignature sr={resource}&sig=c2ln&se=1700000000")).unwrap()
+    }
+
+    #[test]
+    fn the_resource_is_read_in_every_spelling_that_clients_use() {
+        for text in [
+            "hub.example/devices/a",
+            "hub.example%2Fdevices%2Fa",
+            "hub.example%252Fdevices%252Fa",
+            "hub.example%3A5671%2Fdevices%2Fa",
+            "amqps%3A%2F%2Fhub.example%3A5671%2Fdevices%2Fa",
+            "sb://hub.example:5672/devices/a",
+        ] {
+            assert_eq!(token(text).resource(), "hub.example/devices/a", "{text}");
+        }
+        assert_eq!(token("localhost%3A5671").resource(), "localhost");
+    }
+
+    #[test]
+    fn fields_may_come_in_any_order_and_must_all_be_there() {
+        let parsed = Token::parse("SharedAccessSignature skn=device&se=17&sig=a%2Bb%3D&sr=h").unwrap();
+        assert_eq!((parsed.expiry, parsed.policy.as_deref()), (17, Some("device")));
+        for text in
+            ["", "Bearer x", "SharedAccessSignature sr=h&sig=s", "SharedAccessSignature sr=h&sig=s&se=soon"]
+        {
+            assert!(matches!(Token::parse(text), Err(TokenError::Malformed(_))), "{text}");
+        }
+    }
+
+    /// Signed with another implementation: `openssl dgst -sha256 -mac HMAC` over `hub.example%2Fdevices%2Fa\n1700000000`.
+    #[test]
+    fn a_signature_made_elsewhere_verifies_until_its_time_is_over() {
+        let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+        let text = "SharedAccessSignature sr=hub.example%2Fdevices%2Fa&sig=vvtLGyaa3NmgZtwN8g7FU7F%2FN3YQhQcUjBv7mD1ExzQ%3D&se=1700000000";
+        let token = Token::parse(text).unwrap();
+        assert_eq!(token.verify(["b3RoZXI=", key], 1_699_999_999), Ok(()));
+        assert_eq!(token.verify([key], 1_700_000_000), Err(TokenError::Expired(0)));
+        assert_eq!(token.verify(["b3RoZXI="], 1), Err(TokenError::BadSignature));
+    }
 }

@@ -1,0 +1,31 @@
+//! The AMQP 1.0 side of the emulated hub: devices send telemetry, readers fetch it as from an Event Hub.
+//!
+//! Decisions (addresses, tokens, batches, filters) are pure and stand in files of their own; `serve`, `session` and
+//! the link files act on them. Knows neither TLS nor WebSocket: the caller hands over a plain byte stream.
+
+mod address;
+mod cbs;
+mod connection;
+mod credentials;
+mod incoming;
+mod management;
+mod options;
+mod outgoing;
+mod outlets;
+mod position;
+mod reader;
+mod refusal;
+mod replies;
+mod sasl;
+mod serve;
+mod session;
+mod telemetry;
+mod tokens;
+mod values;
+mod wire;
+
+pub use options::AmqpOptions;
+pub use serve::serve;
+
+/// Name of the Event Hub-compatible endpoint of every emulated hub (`EntityPath` of its connection string).
+pub const EVENT_HUB_NAME: &str = "iothub-ehub-emulator";

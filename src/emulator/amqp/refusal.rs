@@ -1,0 +1,66 @@
+//! Why a link is refused or taken away, as AMQP error conditions with a text for the peer. Pure.
+
+use fe2o3_amqp_types::definitions::{AmqpError, Error, LinkError};
+
+use crate::emulator::presence::Cut;
+
+/// A reason to end a link, a session or a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// No token on this connection allows it.
+    Unauthorized(String),
+    /// The device is not registered.
+    NoDevice(String),
+    /// The device may not connect.
+    Disabled(String),
+    /// A newer connection has the device.
+    Stolen(String),
+    /// There is no such node.
+    NoNode(String),
+    /// A real hub has it, this one does not.
+    NotYet(&'static str),
+    /// The peer wants more than is allowed.
+    TooMuch(&'static str),
+    /// A filter or field that is not understood.
+    Invalid(String),
+}
+
+impl Refusal {
+    /// What a device's link is told when its connection loses the device.
+    pub(super) fn of_cut(cut: Cut, device_id: &str) -> Self {
+        match cut {
+            Cut::Stolen => Self::Stolen(device_id.to_owned()),
+            Cut::Deleted => Self::NoDevice(device_id.to_owned()),
+            Cut::Disabled => Self::Disabled(device_id.to_owned()),
+            Cut::KeysChanged => Self::Unauthorized(format!("the keys of device {device_id} were changed")),
+            Cut::TokenExpired => Self::Unauthorized(format!("the token of device {device_id} expired")),
+        }
+    }
+
+    /// The error a detach, end or close carries.
+    pub(super) fn error(&self) -> Error {
+        match self {
+            Self::Unauthorized(why) => Error::new(AmqpError::UnauthorizedAccess, why.clone(), None),
+            Self::NoDevice(id) => {
+                Error::new(AmqpError::NotFound, format!("Device {id} not registered."), None)
+            }
+            Self::Disabled(id) => {
+                Error::new(AmqpError::UnauthorizedAccess, format!("Device {id} is disabled."), None)
+            }
+            Self::Stolen(id) => {
+                let text = format!("a newer connection of device {id} has taken over");
+                Error::new(LinkError::Stolen, text, None)
+            }
+            Self::NoNode(address) => {
+                Error::new(AmqpError::NotFound, format!("there is no node {address:?}"), None)
+            }
+            Self::NotYet(what) => {
+                Error::new(AmqpError::NotImplemented, format!("the emulator has no {what} yet"), None)
+            }
+            Self::TooMuch(what) => {
+                Error::new(AmqpError::ResourceLimitExceeded, format!("too many {what}"), None)
+            }
+            Self::Invalid(why) => Error::new(AmqpError::InvalidField, why.clone(), None),
+        }
+    }
+}

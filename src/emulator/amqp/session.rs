@@ -1,0 +1,191 @@
+//! One session: takes the peer's links in, decides what each is for, and gives each a task of its own.
+//!
+//! Links are routed by address alone: all devices may share one session, or have one each.
+
+use std::sync::Arc;
+
+use fe2o3_amqp::acceptor::{
+    LinkAcceptor, LinkEndpoint, ListenerSessionHandle, SupportedReceiverSettleModes,
+    SupportedSenderSettleModes,
+};
+use fe2o3_amqp::session::SessionHandle;
+use fe2o3_amqp_types::definitions::{Fields, ReceiverSettleMode, Role, SenderSettleMode};
+use fe2o3_amqp_types::messaging::{Source, Target, TargetArchetype};
+use fe2o3_amqp_types::performatives::Attach;
+use fe2o3_amqp_types::primitives::{Symbol, Value};
+use tokio::task::JoinSet;
+
+use super::address::Address;
+use super::connection::{Connection, HeldDevice, LinkPlace};
+use super::position::Position;
+use super::reader::Reader;
+use super::refusal::Refusal;
+use super::{cbs, management, reader, replies, telemetry};
+use crate::emulator::hub::PARTITIONS;
+
+/// Longest part of an unknown address that is sent back.
+const ECHOED_ADDRESS: usize = 200;
+
+/// Serves a session until the peer or the connection ends it. `number` tells it from others of the connection.
+pub(super) async fn serve(mut session: ListenerSessionHandle, connection: Arc<Connection>, number: u64) {
+    let mut links = JoinSet::new();
+    loop {
+        let attach = tokio::select! {
+            () = connection.over.cancelled() => break,
+            Some(_) = links.join_next() => continue,
+            attach = session.next_incoming_attach() => attach,
+        };
+        let Some(attach) = attach else { break };
+        let Some(place) = connection.link_place() else {
+            let error = Refusal::TooMuch("links on this connection").error();
+            tokio::select! {
+                () = connection.over.cancelled() => {}
+                _ = session.end_with_error(error) => {}
+            }
+            break;
+        };
+        take_in(attach, &mut session, &connection, number, &mut links, place).await;
+    }
+    links.shutdown().await;
+}
+
+/// What a link is for.
+enum Purpose {
+    CbsRequests,
+    CbsReplies,
+    ManagementRequests,
+    ManagementReplies,
+    Telemetry(HeldDevice),
+    Reader(Reader),
+}
+
+async fn take_in<R>(
+    attach: Attach,
+    session: &mut SessionHandle<R>,
+    connection: &Arc<Connection>,
+    number: u64,
+    links: &mut JoinSet<()>,
+    place: LinkPlace,
+) {
+    let purpose = purpose_of(&attach, connection);
+    let reply_address = target_address(&attach);
+    // An attach that fails has been answered by the acceptor; the peer may go on.
+    let Ok(link) = acceptor(connection).accept_incoming_attach(completed(attach), session).await else {
+        return;
+    };
+    let connection = Arc::clone(connection);
+    links.spawn(async move {
+        let _place = place;
+        match (purpose, link) {
+            (Ok(Purpose::CbsRequests), LinkEndpoint::Receiver(link)) => {
+                cbs::serve(link, connection, number).await;
+            }
+            (Ok(Purpose::ManagementRequests), LinkEndpoint::Receiver(link)) => {
+                management::serve(link, connection, number).await;
+            }
+            (Ok(Purpose::Telemetry(device)), LinkEndpoint::Receiver(link)) => {
+                telemetry::serve(link, connection, device).await;
+            }
+            (Ok(Purpose::CbsReplies), LinkEndpoint::Sender(link)) => {
+                let waiting = connection.cbs_replies.open(number, reply_address);
+                replies::serve(link, waiting).await;
+            }
+            (Ok(Purpose::ManagementReplies), LinkEndpoint::Sender(link)) => {
+                let waiting = connection.management_replies.open(number, reply_address);
+                replies::serve(link, waiting).await;
+            }
+            (Ok(Purpose::Reader(reader)), LinkEndpoint::Sender(link)) => {
+                reader::serve(link, connection, reader).await;
+            }
+            (Ok(_), link) => refuse(link, &Refusal::NoNode(String::new())).await,
+            (Err(refusal), link) => refuse(link, &refusal).await,
+        }
+    });
+}
+
+/// Decides what a link is for. The nodes for cloud-to-device messages, methods and twins will come in here.
+fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, Refusal> {
+    let text = match attach.role {
+        Role::Sender => target_address(attach),
+        Role::Receiver => source_address(attach),
+    }
+    .unwrap_or_default();
+    let unknown = || Refusal::NoNode(text.chars().take(ECHOED_ADDRESS).collect());
+    match (Address::parse(&text), &attach.role) {
+        (Address::Cbs, Role::Sender) => Ok(Purpose::CbsRequests),
+        (Address::Cbs, Role::Receiver) => Ok(Purpose::CbsReplies),
+        (Address::Management, Role::Sender) => Ok(Purpose::ManagementRequests),
+        (Address::Management, Role::Receiver) => Ok(Purpose::ManagementReplies),
+        (Address::Telemetry(device_id), Role::Sender) => connection.admit(&device_id).map(Purpose::Telemetry),
+        (Address::Partition(partition), Role::Receiver) if partition < PARTITIONS => {
+            if !connection.may_read() {
+                let text = "reading needs a token of policy service or iothubowner on this connection";
+                return Err(Refusal::Unauthorized(text.to_owned()));
+            }
+            let filters = attach.source.as_ref().and_then(|source| source.filter.as_ref());
+            let position = Position::of_filters(filters).map_err(Refusal::Invalid)?;
+            Ok(Purpose::Reader(Reader::new(&connection.hub, partition, &position)))
+        }
+        (Address::NotYet(what), _) => Err(Refusal::NotYet(what)),
+        (Address::Telemetry(_) | Address::Partition(_) | Address::Unknown, _) => Err(unknown()),
+    }
+}
+
+/// The link's own acceptor: settled when we send, settled on our answer when we receive. So nothing piles up
+/// because a peer leaves deliveries open.
+fn acceptor(
+    connection: &Connection,
+) -> LinkAcceptor<fn(Source) -> Option<Source>, fn(Target) -> Option<Target>> {
+    // pyamqp reads performatives by index; a last field that is there keeps the others from being left out.
+    let mut properties = Fields::new();
+    properties.insert(Symbol::from("product"), Value::from("tti-connector emulator"));
+    LinkAcceptor::builder()
+        .supported_receiver_settle_modes(SupportedReceiverSettleModes::First)
+        .fallback_receiver_settle_mode(ReceiverSettleMode::First)
+        .supported_sender_settle_modes(SupportedSenderSettleModes::All)
+        .fallback_sender_settle_mode(SenderSettleMode::Settled)
+        .max_message_size(connection.options.advertised_message_size)
+        .verify_incoming_source(false)
+        .verify_incoming_target(false)
+        .properties(properties)
+        .build()
+}
+
+/// The attach with what the acceptor insists on: Java leaves its own terminus out. Nothing is ever resumed.
+fn completed(mut attach: Attach) -> Attach {
+    attach.source.get_or_insert_default().dynamic = false;
+    match attach.target.as_deref_mut() {
+        Some(TargetArchetype::Target(target)) => target.dynamic = false,
+        None => attach.target = Some(Box::new(TargetArchetype::Target(Target::default()))),
+    }
+    attach.unsettled = None;
+    attach.incomplete_unsettled = false;
+    match attach.role {
+        Role::Sender => {
+            attach.initial_delivery_count.get_or_insert(0);
+        }
+        // What we send is settled, whatever the peer would like.
+        Role::Receiver => attach.snd_settle_mode = SenderSettleMode::Settled,
+    }
+    attach
+}
+
+fn target_address(attach: &Attach) -> Option<String> {
+    match attach.target.as_deref() {
+        Some(TargetArchetype::Target(target)) => target.address.clone(),
+        None => None,
+    }
+}
+
+fn source_address(attach: &Attach) -> Option<String> {
+    attach.source.as_ref().and_then(|source| source.address.clone())
+}
+
+/// Ends a link that was attached only to say why it can't be.
+async fn refuse(link: LinkEndpoint, refusal: &Refusal) {
+    // Either the peer answers or the session is over; there is nothing left to do in both cases.
+    match link {
+        LinkEndpoint::Sender(link) => _ = link.close_with_error(refusal.error()).await,
+        LinkEndpoint::Receiver(link) => _ = link.close_with_error(refusal.error()).await,
+    }
+}
