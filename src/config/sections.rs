@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::model::Secret;
 
 /// The whole configuration after defaults, file and environment are joined and checked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Where The Things Stack posts to.
     pub webhook: Webhook,
@@ -33,7 +33,7 @@ pub struct Config {
 }
 
 /// `[webhook]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
     /// Address and port to listen on.
     pub listen: SocketAddr,
@@ -50,7 +50,7 @@ pub struct Webhook {
 }
 
 /// `[spool]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spool {
     /// Folder of the database; created when absent.
     pub directory: PathBuf,
@@ -69,7 +69,7 @@ pub struct Spool {
 }
 
 /// `[uplink]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
     /// First wait after a failed send.
     pub retry_initial: Duration,
@@ -82,7 +82,7 @@ pub struct Uplink {
 }
 
 /// `[azure]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Azure {
     /// How to reach hubs.
     pub transport: Transport,
@@ -113,7 +113,7 @@ pub struct Azure {
 }
 
 /// `[azure.applications.<id>]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Application {
     /// DTDL model id of its devices.
     pub model_id: Option<String>,
@@ -124,14 +124,14 @@ pub struct Application {
 }
 
 /// `[azure.iot_hub]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IotHub {
     /// A hub policy's (`SharedAccessKeyName`) or a single device's (`DeviceId`).
     pub connection_string: Option<Secret>,
 }
 
 /// `[azure.dps]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dps {
     /// The instance's id scope, `0ne…`.
     pub id_scope: Option<String>,
@@ -152,7 +152,7 @@ pub enum Transport {
 }
 
 /// `[devices]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Devices {
     /// `device_id`, `dev_eui`, or a template with `{device_id}`, `{application_id}`, `{dev_eui}`, `{tenant}`.
     pub hub_id: String,
@@ -167,7 +167,7 @@ pub struct Devices {
 }
 
 /// `[things_stack]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThingsStack {
     /// For instance `https://eu1.cloud.thethings.network`.
     pub base_url: Option<String>,
@@ -176,7 +176,7 @@ pub struct ThingsStack {
 }
 
 /// `[things_stack.applications.<id>]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThingsStackApplication {
     /// API key with the right to write downlinks.
     pub api_key: Option<Secret>,
@@ -185,7 +185,7 @@ pub struct ThingsStackApplication {
 }
 
 /// `[telemetry]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TelemetrySection {
     /// The shape of the body.
     pub format: TelemetryFormat,
@@ -204,14 +204,14 @@ pub enum TelemetryFormat {
 }
 
 /// `[admin]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Address and port of `/live`, `/ready` and `/metrics`.
     pub listen: SocketAddr,
 }
 
 /// `[log]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// Text for people or JSON for machines.
     pub format: LogFormat,
@@ -230,7 +230,7 @@ pub enum LogFormat {
 }
 
 /// `[shutdown]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shutdown {
     /// Longest time from SIGTERM until exit.
     pub grace: Duration,
