@@ -1,1 +1,114 @@
 //! Arguments, exit codes, one command each. Knows nothing of how parts are built.
+
+pub mod args;
+mod check_config;
+mod error;
+mod health;
+mod logging;
+mod signals;
+
+use std::future::Future;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use check_config::summary;
+pub use error::{CliError, Exit};
+pub use health::{HealthError, admin_url, ask};
+pub use logging::init as init_logging;
+pub use signals::stop_token;
+
+use crate::config::Config;
+use args::{Cli, Command, ConfigArgs, HealthArgs};
+
+/// Reads the arguments, runs the command, and answers with the process's exit code.
+pub fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to do if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "{}", error.report());
+            error.exit().into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Run(args) => connector(&args),
+        Command::CheckConfig(args) => {
+            let (config, sources) = Config::load_for_process(args.config.as_deref())?;
+            print(&summary(&config, &sources));
+            Ok(())
+        }
+        Command::Demo(args) => demo(args),
+        Command::Emulate(args) => emulate(args),
+        Command::Replay(_) => Err(not_built_in("replay")),
+        Command::Spool(_) => Err(not_built_in("spool")),
+        Command::Health(args) => block_on(async { health(args).await }),
+    }
+}
+
+/// `run`
+fn connector(args: &ConfigArgs) -> Result<(), CliError> {
+    let (config, _) = Config::load_for_process(args.config.as_deref())?;
+    init_logging(&config.log).map_err(|error| CliError::setup("the log can't be set up", error))?;
+    block_on(async {
+        let _stop = stop_token().map_err(|error| CliError::setup("signals can't be watched", error))?;
+        Err(not_built_in("run"))
+    })
+}
+
+#[cfg(feature = "emulator")]
+fn demo(_: args::DemoArgs) -> Result<(), CliError> {
+    Err(not_built_in("demo"))
+}
+
+#[cfg(feature = "emulator")]
+fn emulate(_: args::EmulateArgs) -> Result<(), CliError> {
+    Err(not_built_in("emulate"))
+}
+
+#[cfg(not(feature = "emulator"))]
+fn demo(_: args::DemoArgs) -> Result<(), CliError> {
+    Err(CliError::NoEmulator { command: "demo" })
+}
+
+#[cfg(not(feature = "emulator"))]
+fn emulate(_: args::EmulateArgs) -> Result<(), CliError> {
+    Err(CliError::NoEmulator { command: "emulate" })
+}
+
+/// `health`: every failure is exit code 1, the only one Docker knows.
+async fn health(args: HealthArgs) -> Result<(), CliError> {
+    let url = match args.url {
+        Some(url) => url,
+        None => {
+            let (config, _) = Config::load_for_process(args.config.config.as_deref())
+                .map_err(|problems| CliError::failed(Exit::Failure, problems))?;
+            admin_url(config.admin.listen, if args.ready { "/ready" } else { "/live" })
+        }
+    };
+    let answer = ask(url).await?;
+    print(&format!("{answer}\n"));
+    Ok(())
+}
+
+/// Replaced command by command as the parts are joined.
+fn not_built_in(command: &str) -> CliError {
+    CliError::failed(Exit::Failure, format!("`{command}` is not built into this version yet"))
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::setup("the runtime can't be started", error))?;
+    runtime.block_on(work)
+}
+
+/// Prints to standard output; a reader that went away, such as `head`, is no failure.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
