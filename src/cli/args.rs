@@ -179,9 +179,11 @@ pub struct SpoolShowArgs {
     pub number: i64,
 }
 
+const SELECTORS: [&str; 4] = ["numbers", "application", "reason", "all"];
+
 /// `spool requeue` and `spool discard`: numbers, or a filter, or all; never nothing.
 #[derive(Args, Clone, Debug)]
-#[command(group = ArgGroup::new("which").required(true).multiple(true).args(["numbers", "application", "reason", "all"]))]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(SELECTORS))]
 pub struct SpoolSelectArgs {
     /// Where the configuration is.
     #[command(flatten)]

@@ -28,7 +28,8 @@ pub enum CliError {
     Config(#[from] ConfigProblems),
     /// The command needs a cargo feature that this binary was built without.
     #[error(
-        "`{command}` is not in this binary: it was built without the feature `emulator`\n  hint: install it with default features"
+        "`{command}` is not in this binary: it was built without the feature `emulator`\n  \
+         hint: install it with default features"
     )]
     NoEmulator {
         /// The command.

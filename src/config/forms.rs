@@ -96,7 +96,8 @@ pub(super) fn api_key(key: &str) -> Result<(), Fault> {
 /// Host, `host:port` or `https://host[:port]` of DPS.
 pub(super) fn dps_endpoint(input: &Input<'_>) -> Result<String, Fault> {
     let endpoint = parse::text(input)?;
-    let fix = "write a host such as \"global.azure-devices-provisioning.net\", host:port, or an https:// URL without a path";
+    let fix = "write a host such as \"global.azure-devices-provisioning.net\", host:port, \
+               or an https:// URL without a path";
     let url = if endpoint.contains("://") { endpoint.clone() } else { format!("https://{endpoint}") };
     let url = Url::parse(&url).map_err(|error| Fault::new(format!("no endpoint: {error}"), fix))?;
     if url.scheme() != "https" {
@@ -164,7 +165,8 @@ const PLACEHOLDERS: [&str; 4] = ["device_id", "application_id", "dev_eui", "tena
 
 /// How a device is named at Azure: `device_id`, `dev_eui` or a template.
 pub(super) fn hub_id(input: &Input<'_>) -> Result<String, Fault> {
-    const FIX: &str = "use \"device_id\", \"dev_eui\", or a template with {device_id}, {application_id}, {dev_eui} and {tenant}";
+    const FIX: &str = "use \"device_id\", \"dev_eui\", or a template with \
+                       {device_id}, {application_id}, {dev_eui} and {tenant}";
     let template = parse::text(input)?;
     if template == "device_id" || template == "dev_eui" {
         return Ok(template);
@@ -213,14 +215,15 @@ pub(super) fn ca_file(input: &Input<'_>) -> Result<PathBuf, Fault> {
     let path = parse::path(input)?;
     let fix = "name a readable PEM file with at least one CA certificate";
     let pem = files::read_text(&path, MAX_CA_BYTES)
-        .map_err(|error| Fault::new(format!("{} can't be read: {error}", path.display()), fix))?;
+        .map_err(|error| Fault::new(format!("{} can't be read: {error}", files::shown(&path)), fix))?;
     let mut certificates = 0;
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        certificate.map_err(|error| Fault::new(format!("{} is not PEM: {error}", path.display()), fix))?;
+        certificate
+            .map_err(|error| Fault::new(format!("{} is not PEM: {error}", files::shown(&path)), fix))?;
         certificates += 1;
     }
     if certificates == 0 {
-        return Err(Fault::new(format!("{} has no certificate", path.display()), fix));
+        return Err(Fault::new(format!("{} has no certificate", files::shown(&path)), fix));
     }
     Ok(path)
 }

@@ -32,7 +32,8 @@ pub(super) fn path(input: &Input<'_>) -> Result<PathBuf, Fault> {
 /// `address:port`.
 pub(super) fn listen(input: &Input<'_>) -> Result<SocketAddr, Fault> {
     text(input)?.parse().map_err(|_| {
-        let fix = "write an IP address and a port, such as \"127.0.0.1:8080\" for this machine or \"0.0.0.0:8080\" for every network";
+        let fix = "write an IP address and a port, such as \"127.0.0.1:8080\" for this machine or \
+                   \"0.0.0.0:8080\" for every network";
         Fault::new("not an IP address with a port", fix)
     })
 }

@@ -51,8 +51,8 @@ impl Rules<'_> {
             self.report(
                 "webhook.secrets",
                 format!("none set, while webhook.listen = \"{listen}\" lets the network in"),
-                "set a long random text, and give The Things Stack's webhook the header `Authorization: Bearer <that text>`; \
-                 or listen on 127.0.0.1",
+                "set a long random text, and give The Things Stack's webhook the header \
+                 `Authorization: Bearer <that text>`; or listen on 127.0.0.1",
             );
         }
         let overlap =
@@ -131,12 +131,14 @@ impl Rules<'_> {
                 self.report(
                     &section,
                     format!("{who} has neither a connection string nor DPS"),
-                    format!("set {section}.iot_hub.connection_string, or {section}.dps.id_scope and .group_enrollment_key"),
+                    format!(
+                        "set {section}.iot_hub.connection_string, or \
+                         {section}.dps.id_scope and .group_enrollment_key"
+                    ),
                 );
             }
         }
-        let unnamed_section = self.refused.iter().any(|problem| problem.key.starts_with("azure."));
-        if applications.is_empty() && !all.hub && !all.names_dps() && !unnamed_section {
+        if applications.is_empty() && !all.hub && !all.names_dps() {
             self.report(
                 "azure",
                 "neither a hub nor DPS is configured for any application, so nothing could be sent",

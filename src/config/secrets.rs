@@ -32,10 +32,14 @@ impl Table<'_, '_> {
             let text = read(&path)?;
             let text = text.trim();
             if text.is_empty() {
-                return Err(Fault::new(format!("{} is empty", shown(&path)), "write the secret into it"));
+                return Err(Fault::new(
+                    format!("{} is empty", files::shown(&path)),
+                    "write the secret into it",
+                ));
             }
-            check(text)
-                .map_err(|fault| Fault::new(format!("{}: {}", shown(&path), fault.reason), fault.fix))?;
+            check(text).map_err(|fault| {
+                Fault::new(format!("{}: {}", files::shown(&path), fault.reason), fault.fix)
+            })?;
             Ok(Secret::new(text))
         });
         self.not_both(key, key_file);
@@ -49,10 +53,11 @@ impl Table<'_, '_> {
         let from_file = self.optional(key_file, |input| {
             let path = parse::path(input)?;
             let text = read(&path)?;
-            let secrets = checked(text.lines().filter(|line| !line.trim().is_empty()))
-                .map_err(|fault| Fault::new(format!("{}: {}", shown(&path), fault.reason), fault.fix))?;
+            let secrets = checked(text.lines().filter(|line| !line.trim().is_empty())).map_err(|fault| {
+                Fault::new(format!("{}: {}", files::shown(&path), fault.reason), fault.fix)
+            })?;
             if secrets.is_empty() {
-                let reason = format!("{} has no secret", shown(&path));
+                let reason = format!("{} has no secret", files::shown(&path));
                 return Err(Fault::new(reason, "write one secret per line, or leave the key out"));
             }
             Ok(secrets)
@@ -73,16 +78,9 @@ impl Table<'_, '_> {
     }
 }
 
-/// The path, unless it looks as if somebody wrote the secret itself where its file was asked for.
-fn shown(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let secret = text.contains(['=', ';']) || text.starts_with("NNSXS.") || !text.contains(['/', '\\', '.']);
-    if secret { "the file (not shown: its name looks like a secret)".to_owned() } else { text.into_owned() }
-}
-
 fn read(path: &Path) -> Result<String, Fault> {
     files::read_text(path, MAX_SECRET_FILE_BYTES).map_err(|error| {
-        let reason = format!("{} can't be read: {error}", shown(path));
+        let reason = format!("{} can't be read: {error}", files::shown(path));
         Fault::new(reason, "name a file that this user may read")
     })
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::problems::{Place, Problem};
-use super::table::Key;
+use super::table::{Key, join};
 
 /// Below this likeness a suggestion would rather mislead.
 const LIKENESS: f64 = 0.8;
@@ -22,9 +22,9 @@ pub(super) struct Unknown {
 /// The problem to report for it, naming the likeliest key.
 pub(super) fn unknown_key(unknown: &Unknown, keys: &BTreeSet<Key>) -> Problem {
     let (parent, name) = unknown.key.rsplit_once('.').unwrap_or(("", &unknown.key));
-    let meant = nearest(name, unknown.siblings.iter().copied())
-        .map(|sibling| super::table::join(parent, sibling))
-        .or_else(|| elsewhere(&unknown.key, name, keys));
+    let meant = with_single_underscores(&unknown.key, keys)
+        .or_else(|| nearest(name, unknown.siblings.iter().copied()).map(|sibling| join(parent, sibling)))
+        .or_else(|| elsewhere(name, keys));
     let fix = match (meant, &unknown.place) {
         (Some(meant), Some(Place::Variable(_))) => format!("did you mean `{}`?", variable_name(&meant)),
         (Some(meant), _) => format!("did you mean `{meant}`?"),
@@ -40,19 +40,28 @@ pub(super) fn unknown_key(unknown: &Unknown, keys: &BTreeSet<Key>) -> Problem {
 pub(super) fn nearest<'n>(given: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let given = given.to_ascii_lowercase().replace('-', "_");
     names
-        .map(|name| (name, strsim::jaro_winkler(&given, name)))
+        .map(|name| (name, likeness(&given, name)))
         .filter(|(_, likeness)| *likeness >= LIKENESS)
         .max_by(|(_, one), (_, other)| one.total_cmp(other))
         .map(|(name, _)| name)
 }
 
-/// A key in another section: the same last name, or levels separated by `_` where `__` was due.
-fn elsewhere(path: &str, name: &str, keys: &BTreeSet<Key>) -> Option<String> {
+/// From 0 to 1. In short names one slip already weighs much, so it is judged apart.
+fn likeness(given: &str, name: &str) -> f64 {
+    let one_slip = name.len() >= 3 && strsim::damerau_levenshtein(given, name) == 1;
+    strsim::jaro_winkler(given, name).max(if one_slip { 0.95 } else { 0.0 })
+}
+
+/// The key that was meant where a variable's levels are separated by `_` instead of `__`.
+fn with_single_underscores(path: &str, keys: &BTreeSet<Key>) -> Option<String> {
     let flat = path.replace('.', "_");
-    keys.iter()
-        .map(|key| key.path.as_str())
-        .find(|key| key.replace('.', "_") == flat || key.rsplit('.').next() == Some(name))
-        .map(str::to_owned)
+    keys.iter().find(|key| key.path.replace('.', "_") == flat).map(|key| key.path.clone())
+}
+
+/// A key of that name in another section, the one nearest to the root.
+fn elsewhere(name: &str, keys: &BTreeSet<Key>) -> Option<String> {
+    let namesakes = keys.iter().filter(|key| key.path.rsplit('.').next() == Some(name));
+    namesakes.min_by_key(|key| key.path.len()).map(|key| key.path.clone())
 }
 
 /// The variable that sets a key.
