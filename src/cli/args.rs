@@ -116,7 +116,7 @@ pub struct EmulateArgs {
 /// `replay`
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// Payload files (.json), or folders of them, posted in the order of their names
+    /// Payload files (.json, or one payload a line in .ndjson and .jsonl), or folders of them, in the order of names
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
     /// The webhook, such as http://127.0.0.1:8080/webhook
@@ -129,7 +129,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// Requests under way at once; 1 keeps the order of the files
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=2048))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
 }
 
@@ -166,6 +166,9 @@ pub struct SpoolListArgs {
     /// Show at most N
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `spool show`
@@ -177,6 +180,9 @@ pub struct SpoolShowArgs {
     /// Number of the message, from `spool list`
     #[arg(value_name = "NUMBER")]
     pub number: i64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 const SELECTORS: [&str; 4] = ["numbers", "application", "reason", "all"];

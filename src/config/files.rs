@@ -23,6 +23,7 @@ pub(super) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 /// The path, unless it looks as if somebody wrote the secret itself where its file was asked for.
 pub(super) fn shown(path: &Path) -> String {
     let text = path.to_string_lossy();
-    let secret = text.contains(['=', ';']) || text.starts_with("NNSXS.") || !text.contains(['/', '\\', '.']);
+    let secret =
+        text.contains(['=', ';', '@']) || text.starts_with("NNSXS.") || !text.contains(['/', '\\', '.']);
     if secret { "the file (not shown: its name looks like a secret)".to_owned() } else { text.into_owned() }
 }

@@ -109,22 +109,17 @@ pub(super) fn dps_endpoint(input: &Input<'_>) -> Result<String, Fault> {
     Ok(endpoint)
 }
 
-/// `http://host:port` of a proxy.
-pub(super) fn proxy(input: &Input<'_>) -> Result<String, Fault> {
-    let proxy = parse::text(input)?;
-    let fix = "write \"http://host:port\"";
-    let url = Url::parse(&proxy).map_err(|error| Fault::new(format!("no URL: {error}"), fix))?;
-    if url.scheme() != "http" || !url.has_host() || url.path() != "/" {
+/// `http://[user:password@]host:port` of a proxy.
+pub(super) fn proxy(proxy: &str) -> Result<(), Fault> {
+    let fix = "write \"http://host:port\", or \"http://user:password@host:port\"";
+    let url = Url::parse(proxy).map_err(|error| Fault::new(format!("no URL: {error}"), fix))?;
+    if url.scheme() != "http" {
         return Err(Fault::new("only a proxy spoken to over http is supported (TLS goes through it)", fix));
     }
-    if has_more_than_a_place(&url) {
-        let reason = "user, password, query and fragment are not supported here";
-        return Err(Fault::new(
-            reason,
-            format!("{fix}, and let the proxy admit this machine by its address"),
-        ));
+    if !url.has_host() || url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(Fault::new("more or less than a host and a port", fix));
     }
-    Ok(proxy)
+    Ok(())
 }
 
 /// The base URL of The Things Stack.

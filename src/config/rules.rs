@@ -107,7 +107,7 @@ impl Rules<'_> {
         // A DPS section that serves only as fallback may be incomplete: one id scope, a group key per application.
         let completed_below = applications.iter().any(|(_, own)| own.has_dps());
         let all_dps = (all.id_scope && all.key) || (all.names_dps() && !completed_below);
-        if all.hub && all_dps {
+        if all.hub && all.names_dps() {
             self.report(
                 "azure",
                 "both a hub (azure.iot_hub) and DPS (azure.dps) for every application without a section of its own",

@@ -125,7 +125,7 @@ fn azure(table: &mut Table<'_, '_>) -> Azure {
         amqp_port: table.value("amqp_port", default.amqp_port, parse::port),
         websocket_port: table.value("websocket_port", default.websocket_port, parse::port),
         ca_file: table.optional("ca_file", forms::ca_file),
-        proxy: table.optional("proxy", forms::proxy),
+        proxy: table.secret("proxy", "proxy_file", forms::proxy).map(|proxy| proxy.reveal().to_owned()),
         token_lifetime: table.value("token_lifetime", default.token_lifetime, token),
         keep_alive: table.value("keep_alive", default.keep_alive, keep_alive),
         connect_timeout: table.value("connect_timeout", default.connect_timeout, connect),

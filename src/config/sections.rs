@@ -1,6 +1,7 @@
 //! The configuration's sections as plain values, one struct each. `config.example.toml` explains them to operators.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,7 +83,7 @@ pub struct Uplink {
 }
 
 /// `[azure]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Azure {
     /// How to reach hubs.
     pub transport: Transport,
@@ -92,7 +93,8 @@ pub struct Azure {
     pub websocket_port: u16,
     /// PEM file with further CA certificates, beside the platform's.
     pub ca_file: Option<PathBuf>,
-    /// HTTP proxy for hub and DPS, `http://host:port`; environment `HTTPS_PROXY` when unset.
+    /// HTTP proxy for hub and DPS, `http://[user:password@]host:port`; environment `HTTPS_PROXY` when unset.
+    /// It may hold a password, so `Debug` leaves it out.
     pub proxy: Option<String>,
     /// Life of the tokens we sign; renewed at 85 %.
     pub token_lifetime: Duration,
@@ -110,6 +112,26 @@ pub struct Azure {
     pub dps: Dps,
     /// Per application of The Things Stack, overriding the two above.
     pub applications: BTreeMap<String, Application>,
+}
+
+impl fmt::Debug for Azure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Azure")
+            .field("transport", &self.transport)
+            .field("amqp_port", &self.amqp_port)
+            .field("websocket_port", &self.websocket_port)
+            .field("ca_file", &self.ca_file)
+            .field("proxy", &self.proxy.as_ref().map(Secret::new))
+            .field("token_lifetime", &self.token_lifetime)
+            .field("keep_alive", &self.keep_alive)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("max_devices_per_connection", &self.max_devices_per_connection)
+            .field("model_id", &self.model_id)
+            .field("iot_hub", &self.iot_hub)
+            .field("dps", &self.dps)
+            .field("applications", &self.applications)
+            .finish()
+    }
 }
 
 /// `[azure.applications.<id>]`

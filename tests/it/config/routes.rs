@@ -74,6 +74,12 @@ fn both_for_all_are_refused() {
     let (key, text) = refused(&(hub("azure.iot_hub") + &dps("azure.dps")));
     assert_eq!(key, "azure");
     assert!(text.contains("both a hub"), "{text}");
+
+    // Also where DPS would serve only as fallback: who reads it can't tell.
+    let toml = hub("azure.iot_hub")
+        + "[azure.dps]\nid_scope = '0neALL'\n"
+        + &format!("[azure.applications.abc.dps]\ngroup_enrollment_key = '{GROUP_KEY}'\n");
+    assert_eq!(refused(&toml).0, "azure");
 }
 
 #[test]

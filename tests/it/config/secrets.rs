@@ -109,20 +109,21 @@ fn a_group_key_that_is_no_base64_is_refused() {
 fn no_secret_is_shown_by_debug_or_in_a_problem() {
     const WEBHOOK: &str = "hush-webhook-hush";
     const API: &str = "NNSXS.HUSHHUSH";
+    const PROXY: &str = "http://user:hush-proxy@proxy.example.com:3128";
     let toml = format!(
         "[webhook]\nsecrets = ['{WEBHOOK}']\n[azure.iot_hub]\nconnection_string = '{HUB}'\n\
          [azure.applications.abc.dps]\nid_scope = '0ne1'\ngroup_enrollment_key = '{GROUP_KEY}'\n\
          [things_stack]\nbase_url = 'https://eu1.cloud.thethings.network'\n\
-         [things_stack.applications.abc]\napi_key = '{API}'\n"
+         [things_stack.applications.abc]\napi_key = '{API}'\n[azure]\nproxy = '{PROXY}'\n"
     );
     let hidden = |text: String| {
-        for secret in [WEBHOOK, HUB_KEY, GROUP_KEY, API] {
+        for secret in [WEBHOOK, HUB_KEY, GROUP_KEY, API, "hush-proxy"] {
             assert!(!text.contains(secret), "{text}");
         }
     };
     hidden(format!("{:?}", Given::toml(&toml).config()));
     // Each secret in each wrong place: as another kind of value, as a key's value, as the name of a file.
-    for secret in [WEBHOOK, HUB, GROUP_KEY, API] {
+    for secret in [WEBHOOK, HUB, GROUP_KEY, API, PROXY] {
         for key in tti_connector::config::Config::keys() {
             let variable = key.path.replace('.', "__").replace("<id>", "xyz").to_uppercase();
             let given = Given::toml(&toml).variable(&variable, secret);
