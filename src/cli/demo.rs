@@ -36,7 +36,7 @@ pub(super) async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), 
         Ok(connector) => connector,
         Err(error) => {
             emulator.shutdown().await;
-            return Err(super::app_error(error, &[("webhook.listen", "--webhook-port")]));
+            return Err(super::app_error(error));
         }
     };
     let url = format!("http://{}/webhook", connector.webhook());
@@ -55,6 +55,8 @@ pub(super) async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), 
     connector.stop().await;
     watchers.shutdown().await;
     emulator.shutdown().await;
+    // What it says is no longer true. A folder that is gone already is fine.
+    _ = std::fs::remove_file(dir.join("ready.json"));
     Ok(())
 }
 
