@@ -1,12 +1,25 @@
 //! The durable queue before the hub, and the small state beside it.
 //!
-//! Does not know what a record means.
+//! Does not know what a record means. One thread writes (`writer`, a `batch` at a time, `upkeep` between), one
+//! reads (`reader`); `handout` decides what the `claim` gets next; `queue` is the handle to all of it.
 
+mod batch;
+mod books;
 mod claim;
-pub mod control;
+mod database;
+mod folder;
+mod handout;
+mod ledger;
+mod mailbox;
+mod memory;
+mod meters;
+mod parked;
 mod queue;
+mod reader;
 mod state_store;
 mod types;
+mod upkeep;
+mod writer;
 
 pub use claim::Claim;
 pub use queue::Spool;
