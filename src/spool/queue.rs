@@ -2,6 +2,7 @@
 //!
 //! Knows no SQL.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,6 +46,7 @@ pub(super) struct Core {
     shared: Shared,
     pub(super) reader: Reader,
     pub(super) clock: Clock,
+    folder: PathBuf,
     ended: watch::Receiver<bool>,
 }
 
@@ -110,7 +112,8 @@ impl Spool {
         };
         let ended = writer.start().map_err(|error| SpoolError::Io(error.to_string()))?;
         let claim = Claim::new(Arc::clone(&shared.handout), reader.clone());
-        Ok((Self { core: Arc::new(Core { shared, reader, clock, ended }) }, claim))
+        let core = Core { shared, reader, clock, folder: config.directory.clone(), ended };
+        Ok((Self { core: Arc::new(core) }, claim))
     }
 
     /// Keeps a record; resolves only after COMMIT with `synchronous=FULL`. Never waits for a place in the queue.
@@ -244,6 +247,10 @@ impl Spool {
     /// The small state beside the queue.
     pub fn state(&self) -> StateStore {
         StateStore::new(Arc::clone(&self.core))
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.core.folder
     }
 
     /// Commits what was handed in, empties the log, ends the threads, releases the folder. The claim ends too.
