@@ -237,3 +237,51 @@ fn read_ledger(conn: &Connection) -> Result<Ledger, OpenError> {
     }
     Ok(ledger)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_writers_connection_syncs_every_commit_and_keeps_its_cache_small() {
+        let folder = tempfile::tempdir().expect("folder");
+        let limits = Limits::new(&crate::config::Spool::default());
+        let (conn, _) = open_writer(&folder.path().join("spool.db"), &limits).expect("opens");
+        let pragma =
+            |name: &str| -> i64 { conn.pragma_query_value(None, name, |row| row.get(0)).expect(name) };
+        assert_eq!(pragma("synchronous"), 2);
+        assert_eq!(pragma("auto_vacuum"), 2);
+        assert_eq!(pragma("cache_size"), -WRITER_CACHE_KIB);
+        assert_eq!(pragma("wal_autocheckpoint"), AUTOCHECKPOINT_PAGES);
+        assert_eq!(pragma("max_page_count"), limits.max_pages(PAGE_BYTES));
+        let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("mode");
+        assert_eq!(mode, "wal");
+    }
+
+    #[test]
+    fn a_setting_that_did_not_take_is_refused_with_its_name() {
+        let Err(OpenError::Refused(SpoolError::Incompatible(why))) = assert_setting("synchronous", "1", "2")
+        else {
+            panic!("accepted");
+        };
+        assert!(why.contains("synchronous is 1 and must be 2"), "{why}");
+    }
+
+    #[test]
+    fn only_want_of_space_or_of_a_lock_may_pass() {
+        let of = |code| trouble(&rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+        use rusqlite::ffi;
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_BUSY, ffi::SQLITE_NOMEM] {
+            assert_eq!(of(code), Trouble::Passing, "{code}");
+        }
+        for code in [
+            ffi::SQLITE_IOERR,
+            ffi::SQLITE_IOERR_FSYNC,
+            ffi::SQLITE_CORRUPT,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_ERROR,
+        ] {
+            assert_eq!(of(code), Trouble::Lasting, "{code}");
+        }
+    }
+}

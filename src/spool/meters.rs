@@ -19,6 +19,7 @@ pub(super) struct Meters {
     oldest_received_ms: AtomicI64,
     appended: AtomicU64,
     duplicates: AtomicU64,
+    commits: AtomicU64,
     last_commit_us: AtomicU64,
     set_aside: AtomicBool,
     healthy: watch::Sender<bool>,
@@ -34,6 +35,7 @@ impl Meters {
             oldest_received_ms: AtomicI64::new(NONE),
             appended: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
             last_commit_us: AtomicU64::new(0),
             set_aside: AtomicBool::new(set_aside),
             healthy: watch::Sender::new(true),
@@ -60,6 +62,7 @@ impl Meters {
     pub(super) fn committed(&self, appended: u64, duplicates: u64, took: Duration) {
         self.appended.fetch_add(appended, Ordering::Relaxed);
         self.duplicates.fetch_add(duplicates, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
         self.last_commit_us.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
@@ -83,6 +86,7 @@ impl Meters {
             appended: self.appended.load(Ordering::Relaxed),
             duplicates: self.duplicates.load(Ordering::Relaxed),
             memory_bytes,
+            commits: self.commits.load(Ordering::Relaxed),
             last_commit: Duration::from_micros(self.last_commit_us.load(Ordering::Relaxed)),
             healthy: *self.healthy.borrow(),
             set_aside: self.set_aside.load(Ordering::Relaxed),

@@ -1,4 +1,5 @@
 //! The durable spool through its public interface, on real files.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod bounds;
 mod dedup;
