@@ -167,6 +167,8 @@ pub struct Stats {
     pub duplicates: u64,
     /// Bodies of pending records held in memory, in bytes.
     pub memory_bytes: u64,
+    /// Transactions committed since the start; far fewer than records when these come together.
+    pub commits: u64,
     /// How long the last commit took.
     pub last_commit: Duration,
     /// Appends can succeed.
