@@ -128,6 +128,16 @@ impl Hub {
         token.verify([key], self.now_s())
     }
 
+    /// Checks a token for the Event Hub-compatible endpoint: signed with a policy's key as text.
+    ///
+    /// # Errors
+    /// As [`Hub::verify_policy`].
+    pub(super) fn verify_event_hub(&self, token: &Token) -> Result<(), TokenError> {
+        let key =
+            token.policy.as_deref().and_then(|name| self.policy_key(name)).ok_or(TokenError::BadSignature)?;
+        token.verify_text(key, self.now_s())
+    }
+
     /// Checks a token that is signed with a device's own key.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ impl Token {
         path.map_or_else(|| host.to_owned(), |path| format!("{host}/{path}"))
     }
 
-    /// Checks time and signature.
+    /// Checks time and signature, as IoT Hub does: a key is what its base64 stands for.
     ///
     /// # Errors
     /// `Expired` beyond the time, `BadSignature` when no key fits.
@@ -83,18 +83,29 @@ impl Token {
         base64_keys: impl IntoIterator<Item = &'k str>,
         now_s: u64,
     ) -> Result<(), TokenError> {
+        self.verify_bytes(base64_keys.into_iter().filter_map(|key| STANDARD.decode(key).ok()), now_s)
+    }
+
+    /// Checks time and signature, as Event Hubs does: a key is its own text, undecoded.
+    ///
+    /// # Errors
+    /// As [`Token::verify`].
+    pub fn verify_text(&self, key: &str, now_s: u64) -> Result<(), TokenError> {
+        self.verify_bytes([key.as_bytes().to_vec()], now_s)
+    }
+
+    fn verify_bytes(&self, keys: impl IntoIterator<Item = Vec<u8>>, now_s: u64) -> Result<(), TokenError> {
         if self.expiry <= now_s {
             return Err(TokenError::Expired(now_s - self.expiry));
         }
         let signature = STANDARD.decode(&self.signature).map_err(|_| TokenError::BadSignature)?;
         let signed = format!("{}\n{}", self.raw_resource, self.expiry_text);
-        let fits = |key: &str| {
-            let key = STANDARD.decode(key).ok()?;
+        let fits = |key: Vec<u8>| {
             let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
             mac.update(signed.as_bytes());
             mac.verify_slice(&signature).ok()
         };
-        base64_keys.into_iter().find_map(fits).ok_or(TokenError::BadSignature)
+        keys.into_iter().find_map(fits).ok_or(TokenError::BadSignature)
     }
 }
 

@@ -34,6 +34,10 @@ pub(super) fn judge(hub: &Hub, text: &str) -> Result<Grant, Refusal> {
         Scope::Hub | Scope::EventHub => None,
     };
     let verdict = match (&token.policy, &device) {
+        // Event Hubs clients sign with the key's text, IoT Hub clients with the bytes it stands for.
+        (Some(_), _) if scope == Scope::EventHub => {
+            hub.verify_event_hub(&token).or_else(|_| hub.verify_policy(&token))
+        }
         (Some(_), _) => hub.verify_policy(&token),
         (None, Some(device)) => hub.verify_device(&token, &device.device_id),
         (None, None) => {

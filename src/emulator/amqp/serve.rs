@@ -31,6 +31,8 @@ const FRAME_BUFFER: usize = 4096;
 /// Attaches and frames that wait within a session. One session may carry a thousand devices (C SDK), which attach
 /// several links each at once.
 const SESSION_BUFFER: usize = 16_384;
+/// As IoT Hub advertises; the default would be left out, and pyamqp needs to read it.
+const HANDLE_MAX: u32 = 262_143;
 /// Silence of ours after which an empty frame goes out if the peer names no idle time-out; as EdgeHub.
 const HEARTBEAT: Duration = Duration::from_secs(120);
 
@@ -111,7 +113,7 @@ async fn run(
         connection.put_token(grant);
     }
     let acceptor = SessionAcceptor::builder()
-        .handle_max(u32::MAX)
+        .handle_max(HANDLE_MAX)
         .properties(product())
         .buffer_size(SESSION_BUFFER)
         .build();

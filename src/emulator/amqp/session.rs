@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use fe2o3_amqp::acceptor::error::AcceptorAttachError;
 use fe2o3_amqp::acceptor::{
     LinkAcceptor, LinkEndpoint, ListenerSessionHandle, SupportedReceiverSettleModes,
     SupportedSenderSettleModes,
 };
+use fe2o3_amqp::link::{ReceiverAttachError, SenderAttachError};
 use fe2o3_amqp::session::SessionHandle;
 use fe2o3_amqp_types::definitions::{Fields, ReceiverSettleMode, Role, SenderSettleMode};
 use fe2o3_amqp_types::messaging::{Source, Target, TargetArchetype};
@@ -22,6 +24,9 @@ use super::reader::Reader;
 use super::refusal::Refusal;
 use super::{cbs, management, reader, replies, telemetry};
 use crate::emulator::hub::PARTITIONS;
+
+/// The builder's type when no terminus is made on demand.
+type PlainLinkAcceptor = LinkAcceptor<fn(Source) -> Option<Source>, fn(Target) -> Option<Target>>;
 
 /// Longest part of an unknown address that is sent back.
 const ECHOED_ADDRESS: usize = 200;
@@ -44,7 +49,15 @@ pub(super) async fn serve(mut session: ListenerSessionHandle, connection: Arc<Co
             }
             break;
         };
-        take_in(attach, &mut session, &connection, number, &mut links, place).await;
+        if take_in(attach, &mut session, &connection, number, &mut links, place).await {
+            continue;
+        }
+        let error = Refusal::Invalid("link names must differ within a session".to_owned()).error();
+        tokio::select! {
+            () = connection.over.cancelled() => {}
+            _ = session.end_with_error(error) => {}
+        }
+        break;
     }
     links.shutdown().await;
 }
@@ -59,6 +72,8 @@ enum Purpose {
     Reader(Reader),
 }
 
+/// Attaches a link and gives it its task. False if the session can't go on: the crate tells links apart by name
+/// alone, so that it can't even refuse a second link of the same name in the other direction.
 async fn take_in<R>(
     attach: Attach,
     session: &mut SessionHandle<R>,
@@ -66,12 +81,17 @@ async fn take_in<R>(
     number: u64,
     links: &mut JoinSet<()>,
     place: LinkPlace,
-) {
+) -> bool {
     let purpose = purpose_of(&attach, connection);
     let reply_address = target_address(&attach);
-    // An attach that fails has been answered by the acceptor; the peer may go on.
-    let Ok(link) = acceptor(connection).accept_incoming_attach(completed(attach), session).await else {
-        return;
+    let link = match acceptor(connection).accept_incoming_attach(completed(attach), session).await {
+        Ok(link) => link,
+        Err(
+            AcceptorAttachError::LocalSender(SenderAttachError::DuplicatedLinkName)
+            | AcceptorAttachError::LocalReceiver(ReceiverAttachError::DuplicatedLinkName),
+        ) => return false,
+        // Answered by the acceptor, or the session is over, which the caller sees next.
+        Err(_) => return true,
     };
     let connection = Arc::clone(connection);
     links.spawn(async move {
@@ -101,6 +121,7 @@ async fn take_in<R>(
             (Err(refusal), link) => refuse(link, &refusal).await,
         }
     });
+    true
 }
 
 /// Decides what a link is for. The nodes for cloud-to-device messages, methods and twins will come in here.
@@ -133,9 +154,7 @@ fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, 
 
 /// The link's own acceptor: settled when we send, settled on our answer when we receive. So nothing piles up
 /// because a peer leaves deliveries open.
-fn acceptor(
-    connection: &Connection,
-) -> LinkAcceptor<fn(Source) -> Option<Source>, fn(Target) -> Option<Target>> {
+fn acceptor(connection: &Connection) -> PlainLinkAcceptor {
     // pyamqp reads performatives by index; a last field that is there keeps the others from being left out.
     let mut properties = Fields::new();
     properties.insert(Symbol::from("product"), Value::from("tti-connector emulator"));
