@@ -117,6 +117,11 @@ impl Claims {
         self.by_key.remove_if(&key.digest(), |_, claim| !claim.stored && is_same(&claim.owner, device));
     }
 
+    /// Its owner needs `key` no more. False if it is another's.
+    pub(super) fn release(&self, key: &ClaimKey, device: &EndDevice) -> bool {
+        self.by_key.remove_if(&key.digest(), |_, claim| is_same(&claim.owner, device)).is_some()
+    }
+
     /// Takes up a claim from the store. The first one wins.
     pub(super) fn restore(&self, key: &ClaimKey, owner: &EndDevice, renewed_ms: i64) {
         self.by_key.entry(key.digest()).or_insert_with(|| Claim {

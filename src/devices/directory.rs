@@ -55,7 +55,7 @@ impl From<&Devices> for Options {
 /// One hub device belongs to one end device. It is claimed, durably, before the directory gives it out; the
 /// claim is renewed whenever the owner is resolved anew, which is at least once per `assignment_ttl` while the
 /// device sends. After 30 days, or four times `assignment_ttl` if that is longer, without renewal another end
-/// device may take it over.
+/// device may take it over. An end device that is deleted at The Things Stack keeps its claim until then.
 #[derive(Clone)]
 pub struct Directory(Arc<Inner>);
 

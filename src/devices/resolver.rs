@@ -75,9 +75,29 @@ impl Resolver {
             },
         };
         self.write_down(plan, &granted.owner, &known).await?;
+        if let Some(Entry::Known(replaced)) = &previous
+            && replaced.dev_eui != plan.dev_eui
+        {
+            self.release(device, replaced).await;
+        }
         let hub_device = Arc::clone(&known.hub_device);
         self.remember(device, Entry::Known(known));
         Ok(hub_device)
+    }
+
+    /// The end device has another DevEUI now, so it is another hub device: its old one is free for others.
+    async fn release(&self, device: &EndDevice, replaced: &Known) {
+        let dev_eui = replaced.dev_eui.map(|dev_eui| dev_eui.to_string());
+        let Ok(old) = Plan::new(&self.routes, &self.rule, device, dev_eui.as_deref()) else { return };
+        if replaced.hub_device.provisioned {
+            let hub_device = &replaced.hub_device;
+            self.claims.release(&ClaimKey::hub_device(&hub_device.hub, &hub_device.device_id), device);
+        }
+        if self.claims.release(&old.claim, device)
+            && let Err(error) = self.store.delete(NAMESPACE, old.claim.as_str()).await
+        {
+            warn!(%device, %error, "The record of a replaced device stays until it expires.");
+        }
     }
 
     /// The same end device under its other name, with or without its tenant: DPS would say the same of it.
@@ -127,7 +147,7 @@ impl Resolver {
         let now_ms = self.clock.now_ms();
         match (&error, previous) {
             (ResolveError::Retry { .. }, Some(Entry::Known(known))) if known.dev_eui == plan.dev_eui => {
-                warn!(%device, %error, "DPS can't confirm the device's hub; the known one is used on.");
+                debug!(%device, %error, "DPS can't confirm the device's hub; the known one is used on.");
                 let known = known.prolonged(now_ms);
                 let hub_device = Arc::clone(&known.hub_device);
                 self.remember(device, Entry::Known(known));

@@ -111,8 +111,14 @@ async fn a_replaced_device_with_another_dev_eui_is_another_hub_device() {
     assert_eq!(directory.cached(&one, other), Ok(None));
     world.pass(Duration::from_secs(1));
     assert_eq!(&*directory.resolve(&one, other).await.unwrap().device_id, "70B3D57ED0000002");
+    assert!(!world.store.dump().contains("70B3D57ED0000001"), "{}", world.store.dump());
     let restarted = world.directory().await;
     assert!(restarted.cached(&one, other).unwrap().is_some(), "the last one holds after a restart");
+    for directory in [directory, restarted] {
+        let (reason, _) = parked(directory.resolve(&device("app", "new"), other).await);
+        assert_eq!(reason, ParkReason::HubIdTaken);
+        assert!(directory.resolve(&device("app", "new"), DEV_EUI).await.is_ok(), "the old one is free");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use super::answer::{self, Answer, Reach, Step};
 use super::hold::Holds;
@@ -146,8 +147,13 @@ impl DpsClient {
                     return Err(ResolveError::Retry { detail, after });
                 }
                 Answer::Retry { detail, reach: Reach::Endpoint } => {
-                    let after = Some(self.holds.failed(endpoint, after, &detail));
-                    return Err(ResolveError::Retry { detail, after });
+                    let begins = self.holds.check(endpoint).is_none();
+                    let wait = self.holds.failed(endpoint, after, &detail);
+                    if begins {
+                        let delay_ms = wait.as_millis();
+                        warn!(endpoint, delay_ms, error = %detail, "DPS does not serve; registrations wait.");
+                    }
+                    return Err(ResolveError::Retry { detail, after: Some(wait) });
                 }
                 Answer::Wait { operation_id } => {
                     let wait = after.unwrap_or(self.pace.poll_default);
