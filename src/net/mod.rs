@@ -1,1 +1,6 @@
 //! Byte streams: TLS settings, WebSocket as a stream, HTTP proxy, AMQP keep-alive. Knows nothing of messages.
+
+mod frame_bytes;
+mod keep_alive;
+
+pub use keep_alive::KeepAlive;
