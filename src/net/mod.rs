@@ -2,5 +2,6 @@
 
 mod frame_bytes;
 mod keep_alive;
+pub mod websocket;
 
 pub use keep_alive::KeepAlive;
