@@ -2,6 +2,11 @@
 //!
 //! Knows no LoRaWAN and no spool.
 
+mod classify;
 mod error;
+mod message;
+mod options;
+mod safe_link;
 
 pub use error::{RetryReason, SendError, Trouble};
+pub use options::{IotHubOptions, Transport};
