@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+use fe2o3_amqp_types::definitions::{self, ErrorCondition};
+use fe2o3_amqp_types::messaging::{Outcome, Rejected};
+use fe2o3_amqp_types::primitives::Symbol;
+
 use super::error::{RetryReason, SendError, Trouble};
 use crate::azure::HubAddress;
 use crate::model::ParkReason;
@@ -133,6 +137,38 @@ pub(super) fn token_status(status: i64, description: &str) -> TokenClass {
         // 408, 5xx and whatever else the hub may think of.
         _ => retry(RetryReason::Token),
     })
+}
+
+/// The meaning of a message's outcome, with its text; `None` is accepted.
+pub(super) fn outcome(outcome: &Outcome) -> Option<(Class, String)> {
+    Some(match outcome {
+        Outcome::Accepted(_) => return None,
+        Outcome::Rejected(Rejected { error: None }) => {
+            (Class::Park(ParkReason::Rejected), "rejected without a reason".to_owned())
+        }
+        Outcome::Rejected(Rejected { error: Some(error) }) => {
+            let error = Condition::from(error);
+            (condition(Scope::Message, &error), error.to_string())
+        }
+        Outcome::Released(_) => (retry(RetryReason::Released), "released".to_owned()),
+        Outcome::Modified(modified) if modified.undeliverable_here == Some(true) => {
+            (Class::Park(ParkReason::Rejected), "modified: undeliverable here".to_owned())
+        }
+        Outcome::Modified(_) => (retry(RetryReason::Released), "modified".to_owned()),
+    })
+}
+
+impl From<&definitions::Error> for Condition {
+    fn from(error: &definitions::Error) -> Self {
+        let symbol = match &error.condition {
+            ErrorCondition::AmqpError(error) => Symbol::from(error),
+            ErrorCondition::ConnectionError(error) => Symbol::from(error),
+            ErrorCondition::SessionError(error) => Symbol::from(error),
+            ErrorCondition::LinkError(error) => Symbol::from(error),
+            ErrorCondition::Custom(symbol) => symbol.clone(),
+        };
+        Self { symbol: symbol.0, description: error.description.clone().unwrap_or_default() }
+    }
 }
 
 /// Joins class and text to what the caller gets.

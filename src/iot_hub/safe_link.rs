@@ -9,16 +9,15 @@
 use std::time::Duration;
 
 use fe2o3_amqp::connection::{ConnectionHandle, ConnectionStopReason, Error as ConnectionError};
-use fe2o3_amqp::link::delivery::Sendable;
+use fe2o3_amqp::link::delivery::{DeliveryFut, Sendable};
 use fe2o3_amqp::link::{
     DetachError, LinkStateError, ReceiverAttachError, SendError as LinkSendError, SenderAttachError,
     SessionStopReason,
 };
 use fe2o3_amqp::session::{BeginError, SessionHandle};
 use fe2o3_amqp::{Receiver, Sender, Session};
-use fe2o3_amqp_types::definitions::{self, ErrorCondition, Fields};
+use fe2o3_amqp_types::definitions::Fields;
 use fe2o3_amqp_types::messaging::{Outcome, SerializableBody};
-use fe2o3_amqp_types::primitives::Symbol;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -86,24 +85,43 @@ impl SafeSender {
     where
         T: SerializableBody + Send + Sync,
     {
-        let delivery = loop {
-            let recheck = deadline.min(Instant::now() + CREDIT_RECHECK);
-            tokio::select! {
-                biased;
-                sent = timeout_at(recheck, self.sender.send_batchable_ref(message)) => match sent {
-                    Ok(sent) => break sent.map_err(of_send)?,
-                    Err(_) if Instant::now() >= deadline => return Err(Loss::NoCredit),
-                    Err(_) => {}
-                },
-                () = self.lost.cancelled() => return Err(Loss::Connection),
-            }
-        };
+        let delivery = self.hand_over(message, deadline).await?;
         tokio::select! {
             biased;
             outcome = delivery => outcome.map_err(of_send),
             detached = self.sender.on_detach() => Err(of_detach(detached)),
             () = self.lost.cancelled() => Err(Loss::Connection),
             () = tokio::time::sleep_until(deadline) => Err(Loss::NoOutcome),
+        }
+    }
+
+    /// Sends without waiting for the outcome. May be cancelled.
+    pub(super) async fn post<T>(&mut self, message: &Sendable<T>, deadline: Instant) -> Result<(), Loss>
+    where
+        T: SerializableBody + Send + Sync,
+    {
+        self.hand_over(message, deadline).await.map(|_| ())
+    }
+
+    async fn hand_over<T>(
+        &mut self,
+        message: &Sendable<T>,
+        deadline: Instant,
+    ) -> Result<DeliveryFut<Result<Outcome, LinkSendError>>, Loss>
+    where
+        T: SerializableBody + Send + Sync,
+    {
+        loop {
+            let recheck = deadline.min(Instant::now() + CREDIT_RECHECK);
+            tokio::select! {
+                biased;
+                sent = timeout_at(recheck, self.sender.send_batchable_ref(message)) => match sent {
+                    Ok(sent) => return sent.map_err(of_send),
+                    Err(_) if Instant::now() >= deadline => return Err(Loss::NoCredit),
+                    Err(_) => {}
+                },
+                () = self.lost.cancelled() => return Err(Loss::Connection),
+            }
         }
     }
 
@@ -130,7 +148,7 @@ pub(super) async fn begin(connection: &mut ConnectionHandle<()>) -> Result<Sessi
     Session::begin(connection).await.map_err(|error| match error {
         BeginError::ConnectionStopped(_) | BeginError::ConnectionNotOpened => Loss::Connection,
         BeginError::RemoteEnded => Loss::Session(Condition::default()),
-        BeginError::RemoteEndedWithError(error) => Loss::Session(of_definitions(&error)),
+        BeginError::RemoteEndedWithError(error) => Loss::Session(Condition::from(&error)),
         BeginError::LocalChannelMaxReached | BeginError::IllegalState => Loss::Confused(error.to_string()),
     })
 }
@@ -146,7 +164,7 @@ pub(super) async fn end(mut session: SessionHandle<()>) {
 pub(super) fn of_close(result: Result<(), ConnectionError>) -> Condition {
     match result {
         Ok(()) | Err(ConnectionError::RemoteClosed) => said("the connection was closed"),
-        Err(ConnectionError::RemoteClosedWithError(error)) => of_definitions(&error),
+        Err(ConnectionError::RemoteClosedWithError(error)) => Condition::from(&error),
         Err(error) => said(&format!("the connection failed: {error}")),
     }
 }
@@ -156,23 +174,11 @@ pub(super) fn said(text: &str) -> Condition {
     Condition { symbol: String::new(), description: text.to_owned() }
 }
 
-/// Symbol and text of an AMQP error.
-pub(super) fn of_definitions(error: &definitions::Error) -> Condition {
-    let symbol = match &error.condition {
-        ErrorCondition::AmqpError(error) => Symbol::from(error),
-        ErrorCondition::ConnectionError(error) => Symbol::from(error),
-        ErrorCondition::SessionError(error) => Symbol::from(error),
-        ErrorCondition::LinkError(error) => Symbol::from(error),
-        ErrorCondition::Custom(symbol) => symbol.clone(),
-    };
-    Condition { symbol: symbol.0, description: error.description.clone().unwrap_or_default() }
-}
-
 fn of_stop(reason: &SessionStopReason) -> Loss {
     match reason {
         SessionStopReason::Ended | SessionStopReason::RemoteEnded => Loss::Session(Condition::default()),
         SessionStopReason::EndedWithError(error) | SessionStopReason::RemoteEndedWithError(error) => {
-            Loss::Session(of_definitions(error))
+            Loss::Session(Condition::from(error))
         }
         SessionStopReason::ConnectionStopped(
             ConnectionStopReason::Closed
@@ -188,7 +194,7 @@ fn of_detach(error: DetachError) -> Loss {
     match error {
         DetachError::SessionStopped(reason) => of_stop(&reason),
         DetachError::RemoteDetachedWithError(error) | DetachError::RemoteClosedWithError(error) => {
-            Loss::Link(of_definitions(&error))
+            Loss::Link(Condition::from(&error))
         }
         DetachError::ClosedByRemote | DetachError::DetachedByRemote => Loss::Link(Condition::default()),
         DetachError::IllegalState => Loss::Link(said("the link is in an illegal state")),
@@ -199,7 +205,7 @@ fn of_link_state(error: LinkStateError) -> Loss {
     match error {
         LinkStateError::SessionStopped(reason) => of_stop(&reason),
         LinkStateError::RemoteDetachedWithError(error) | LinkStateError::RemoteClosedWithError(error) => {
-            Loss::Link(of_definitions(&error))
+            Loss::Link(Condition::from(&error))
         }
         LinkStateError::RemoteDetached | LinkStateError::RemoteClosed => Loss::Link(Condition::default()),
         other => Loss::Link(said(&other.to_string())),
@@ -222,7 +228,7 @@ fn of_send(error: LinkSendError) -> Loss {
 fn of_sender_attach(error: SenderAttachError) -> Loss {
     match error {
         SenderAttachError::SessionStopped(reason) => of_stop(&reason),
-        SenderAttachError::RemoteClosedWithError(error) => Loss::Link(of_definitions(&error)),
+        SenderAttachError::RemoteClosedWithError(error) => Loss::Link(Condition::from(&error)),
         other => Loss::Link(said(&other.to_string())),
     }
 }
@@ -230,7 +236,7 @@ fn of_sender_attach(error: SenderAttachError) -> Loss {
 fn of_receiver_attach(error: ReceiverAttachError) -> Loss {
     match error {
         ReceiverAttachError::SessionStopped(reason) => of_stop(&reason),
-        ReceiverAttachError::RemoteClosedWithError(error) => Loss::Link(of_definitions(&error)),
+        ReceiverAttachError::RemoteClosedWithError(error) => Loss::Link(Condition::from(&error)),
         other => Loss::Link(said(&other.to_string())),
     }
 }
