@@ -24,8 +24,8 @@ use super::shared::Shared;
 use crate::azure::{Credential, HubAddress, HubDevice, Telemetry};
 use crate::model::ParkReason;
 
-/// The whole of `close` takes no longer than this.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+/// Closing all sessions, and then all connections, takes no longer than this each.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(4);
 /// After that, tasks are dropped; this is how long that may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// Sessions closed at once.
@@ -84,7 +84,7 @@ impl IotHub {
         let inner = &self.inner;
         let patience = inner.shared.options.send_timeout;
         let slot = inner.slot(device);
-        let mut held = slot.clone().lock_owned().await;
+        let mut held = inner.turn(&slot, device).await?;
         let message = encode(message);
         let pool = inner.pool(device);
         let mut reopen = false;
@@ -143,13 +143,16 @@ impl IotHub {
     pub async fn close(&self) {
         let inner = &self.inner;
         inner.closing.store(true, Ordering::Relaxed);
-        let orderly = async {
+        let sessions = async {
             let slots: Vec<Slot> = inner.slots.iter().map(|slot| slot.value().clone()).collect();
             futures_util::stream::iter(slots)
                 .for_each_concurrent(CLOSES_AT_ONCE, async |slot| {
                     device::close(slot.lock_owned().await).await
                 })
                 .await;
+        };
+        let in_time = timeout(CLOSE_PATIENCE, sessions).await.is_ok();
+        let connections = async {
             for pool in inner.pools() {
                 let connections = pool.connections();
                 pool.close();
@@ -158,8 +161,8 @@ impl IotHub {
                 }
             }
         };
-        if timeout(CLOSE_PATIENCE, orderly).await.is_err() {
-            tracing::warn!("some hub connections did not close in time and were cut");
+        if timeout(CLOSE_PATIENCE, connections).await.is_err() || !in_time {
+            tracing::warn!("some hub sessions did not close in time and were cut");
         }
         inner.shared.tasks.stop(STOP_PATIENCE).await;
         inner.slots.clear();
@@ -174,6 +177,17 @@ impl Inner {
         }
         let empty = || Arc::new(tokio::sync::Mutex::new(Held { session: None, used: Instant::now() }));
         self.slots.entry(key).or_insert_with(empty).clone()
+    }
+
+    /// Waits for the device's turn: behind earlier sends, and behind a session that opens or closes.
+    async fn turn(&self, slot: &Slot, device: &HubDevice) -> Result<OwnedMutexGuard<Held>, SendError> {
+        if let Ok(held) = slot.clone().try_lock_owned() {
+            return Ok(held);
+        }
+        let options = &self.shared.options;
+        timeout(options.connect_timeout + options.send_timeout, slot.clone().lock_owned())
+            .await
+            .map_err(|_| too_late("the device's session was busy all the time", device))
     }
 
     fn pool(&self, device: &HubDevice) -> Arc<Pool> {
@@ -219,10 +233,7 @@ impl Inner {
         match timeout(options.connect_timeout + options.send_timeout, opening).await {
             Ok(Ok(Some(done))) => Ok(done),
             Ok(Ok(None) | Err(_)) => Err(unreachable_hub(&"the client is closing", &device.hub)),
-            Err(_) => {
-                let class = Class::Retry(RetryReason::Timeout, None, false);
-                Err(classify::error(class, "the device's session did not open in time", &device.hub))
-            }
+            Err(_) => Err(too_late("the device's session did not open in time", device)),
         }
     }
 }
@@ -252,6 +263,10 @@ async fn sweep(inner: Weak<Inner>, idle: Duration) {
             pool.close_empty(idle);
         }
     }
+}
+
+fn too_late(detail: &str, device: &HubDevice) -> SendError {
+    classify::error(Class::Retry(RetryReason::Timeout, None, false), detail, &device.hub)
 }
 
 fn by_policy(device: &HubDevice) -> bool {

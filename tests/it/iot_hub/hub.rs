@@ -54,10 +54,10 @@ pub(super) enum Seen {
     Opened(usize),
     Put { connection: usize, audience: String, kind: String, token: String },
     Attached { connection: usize, address: String, properties: String },
-    Got { connection: usize, address: String, message: Box<Message<Body<Value>>> },
-    Detached { connection: usize, address: String },
-    Ended(usize),
-    Gone(usize),
+    Got { message: Box<Message<Body<Value>>> },
+    Detached { address: String },
+    Ended,
+    Gone,
 }
 
 type Script<I, O> = Mutex<Box<dyn FnMut(I) -> O + Send>>;
@@ -67,9 +67,23 @@ pub(super) struct State {
     put: Script<String, (i32, &'static str)>,
     door: Script<String, Door>,
     answer: Script<String, Answer>,
-    idle_ms: Option<u32>,
+    limits: Limits,
     /// Command channels of the connections, in order.
     commands: Mutex<Vec<mpsc::UnboundedSender<Answer>>>,
+}
+
+/// What the hub advertises.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    /// Idle time-out, enforced too.
+    pub(super) idle_ms: Option<u32>,
+    pub(super) max_message_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { idle_ms: None, max_message_bytes: 1_048_576 }
+    }
 }
 
 pub(super) struct TestHub {
@@ -83,18 +97,18 @@ pub(super) struct TestHub {
 impl TestHub {
     /// A hub at a free port of 127.0.0.1 that takes everything.
     pub(super) async fn start() -> Self {
-        Self::start_with(None).await
+        Self::start_with(Limits::default()).await
     }
 
-    /// The same with an idle time-out that it advertises and enforces.
-    pub(super) async fn start_with(idle_ms: Option<u32>) -> Self {
+    /// The same with other limits.
+    pub(super) async fn start_with(limits: Limits) -> Self {
         let (tls, roots) = certificate();
         let state = Arc::new(State {
             seen: watch::Sender::default(),
             put: Mutex::new(Box::new(|_| (200, "OK"))),
             door: Mutex::new(Box::new(|_| Door::Open)),
             answer: Mutex::new(Box::new(|_| Answer::Accept)),
-            idle_ms,
+            limits,
             commands: Mutex::default(),
         });
         let address = HubAddress { host: "127.0.0.1".into(), port: 0 };
@@ -189,6 +203,12 @@ impl State {
         self.seen.send_modify(|all| all.push(seen));
     }
 
+    /// Waits until a connection has ended.
+    pub(super) async fn wait_for_end(&self) {
+        let gone = |seen: &Vec<Seen>| seen.iter().any(|seen| matches!(seen, Seen::Gone));
+        self.seen.subscribe().wait_for(gone).await.unwrap();
+    }
+
     /// Serves one connection over a stream that is past TLS, until it ends.
     pub(super) async fn serve<S>(self: Arc<Self>, mut stream: S)
     where
@@ -217,7 +237,7 @@ impl State {
             }
         });
         let mut builder = ConnectionAcceptor::builder().container_id("DeviceGateway_test").channel_max(8191);
-        if let Some(idle_ms) = self.idle_ms {
+        if let Some(idle_ms) = self.limits.idle_ms {
             builder = builder.idle_time_out(idle_ms);
         }
         let Ok(mut connection) = builder.build().accept(near).await else { return };
@@ -244,7 +264,7 @@ impl State {
                 }
             }
         }
-        self.note(Seen::Gone(number));
+        self.note(Seen::Gone);
         while tasks.join_next().await.is_some() {}
     }
 
@@ -276,7 +296,8 @@ impl State {
             if matches!(door, Door::Silence) {
                 continue;
             }
-            let Ok(link) = LinkAcceptor::new().accept_incoming_attach(attach, &mut session).await else {
+            let acceptor = LinkAcceptor::builder().max_message_size(self.limits.max_message_bytes).build();
+            let Ok(link) = acceptor.accept_incoming_attach(attach, &mut session).await else {
                 break;
             };
             match (link, door) {
@@ -284,7 +305,7 @@ impl State {
                     _ = receiver.close_with_error(error(condition)).await;
                 }
                 (LinkEndpoint::Receiver(receiver), _) if telemetry => {
-                    let link = Telemetry { number, address, commands: commands.clone(), end: end.clone() };
+                    let link = Telemetry { address, commands: commands.clone(), end: end.clone() };
                     links.spawn(self.clone().telemetry(link, receiver));
                 }
                 (LinkEndpoint::Receiver(receiver), _) => {
@@ -298,7 +319,7 @@ impl State {
                 }
             }
         }
-        self.note(Seen::Ended(number));
+        self.note(Seen::Ended);
         while links.join_next().await.is_some() {}
     }
 
@@ -332,8 +353,6 @@ impl State {
     async fn telemetry(self: Arc<Self>, link: Telemetry, mut receiver: Receiver) {
         while let Ok(delivery) = receiver.recv::<Body<Value>>().await {
             let answer = (self.answer.lock().unwrap())(link.address.clone());
-            let info = delivery.delivery_id().to_owned();
-            let _ = info;
             match &answer {
                 Answer::Accept => receiver.accept(&delivery).await.unwrap(),
                 Answer::Reject(condition) => receiver.reject(&delivery, error(condition)).await.unwrap(),
@@ -353,21 +372,18 @@ impl State {
                 }
                 Answer::Silence | Answer::Detach(_) => {}
             }
-            let message = Box::new(delivery.into_message());
-            let address = link.address.clone();
-            self.note(Seen::Got { connection: link.number, address, message });
+            self.note(Seen::Got { message: Box::new(delivery.into_message()) });
             if let Answer::Detach(condition) = answer {
                 _ = receiver.close_with_error(error(condition)).await;
-                return self.note(Seen::Detached { connection: link.number, address: link.address });
+                return self.note(Seen::Detached { address: link.address });
             }
         }
         _ = receiver.close().await;
-        self.note(Seen::Detached { connection: link.number, address: link.address });
+        self.note(Seen::Detached { address: link.address });
     }
 }
 
 struct Telemetry {
-    number: usize,
     address: String,
     commands: mpsc::UnboundedSender<Answer>,
     end: mpsc::UnboundedSender<&'static str>,
