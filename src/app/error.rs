@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::devices::{HttpClientError, InvalidHubIdRule, InvalidRoute};
-use crate::net::{InvalidProxy, TlsError};
+use crate::net::proxy::InvalidProxy;
+use crate::net::tls::TlsError;
 use crate::spool::SpoolError;
 
 /// The connector did not start; nothing is left running.

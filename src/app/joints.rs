@@ -18,7 +18,7 @@ use crate::webhook::{self, Intake, NewMessage, Stored};
 
 impl Records for Spool {
     async fn read(&self, seq: Seq) -> Result<Option<(i64, Bytes)>, SpoolError> {
-        self.pending_record(seq).await
+        self.record(seq).await
     }
 
     fn done(&self, seq: Seq) {
@@ -152,7 +152,7 @@ impl Health for Vitals {
                 .to_owned();
             reasons.push(NotReady { part: "spool", reason });
         }
-        if self.hubs.status().never_reached() {
+        if !self.hubs.status().reached {
             let reason = "no hub could be reached since the start; messages are kept meanwhile".to_owned();
             reasons.push(NotReady { part: "hub", reason });
         }

@@ -21,7 +21,8 @@ use crate::devices::{Directory, HubIdRule, Options as DirectoryOptions, Routes, 
 use crate::iot_hub::{IotHub, IotHubOptions};
 use crate::metrics::Metrics;
 use crate::model::Clock;
-use crate::net::{Proxy, client_config};
+use crate::net::proxy::Proxy;
+use crate::net::tls::client_config;
 use crate::spool::{Spool, control};
 use crate::uplink::{Backoff, Pump, PumpOptions};
 use crate::{admin, webhook};
@@ -68,7 +69,7 @@ impl Connector {
         let routes = Routes::new(&config.azure).map_err(AppError::Routes)?;
         let rule = HubIdRule::parse(&config.devices.hub_id)?;
         let tls = client_config(config.azure.ca_file.as_deref())?;
-        let http = http_client((*tls).clone(), config.azure.proxy.as_deref(), config.azure.connect_timeout)?;
+        let http = http_client(&tls, config.azure.proxy.as_deref(), config.azure.connect_timeout)?;
         let hub_options = hub_options(&config, tls, clock.clone())?;
         let webhook_listener = listen("webhook.listen", config.webhook.listen).await?;
         let admin_listener = listen("admin.listen", config.admin.listen).await?;
@@ -112,7 +113,7 @@ impl Connector {
         let grace = config.shutdown.grace;
         let tasks = Tasks {
             pump: spawn(|stop| pump.run(claim, stop, grace.saturating_sub(CLOSING))),
-            control: spawn(|stop| control::serve(spool.clone(), stop)),
+            control: spawn(|stop| serve_control(spool.clone(), stop)),
             admin: spawn(|stop| admin::serve(admin_listener, Arc::new(vitals), metrics.clone(), stop)),
             webhook: spawn(|stop| {
                 webhook::serve(webhook_listener, spool.clone(), config.webhook, metrics, stop)
@@ -126,6 +127,11 @@ impl Connector {
     /// Where the webhook listens.
     pub fn webhook(&self) -> SocketAddr {
         self.webhook
+    }
+
+    /// The durable queue, for what only an operator or a test asks.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
     }
 
     /// Where health and metrics are served.
@@ -179,6 +185,13 @@ fn hub_options(
         clock,
         ..IotHubOptions::new(tls)
     })
+}
+
+/// Operators' commands while we hold the spool. Without the socket all else works.
+async fn serve_control(spool: Spool, stop: CancellationToken) {
+    if let Err(error) = control::serve(spool, stop).await {
+        warn!(%error, "No control socket: `spool` commands can't reach this instance.");
+    }
 }
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {

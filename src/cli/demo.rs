@@ -16,7 +16,7 @@ use super::emulate::{Folder, failed};
 use super::{CliError, print};
 use crate::app::Connector;
 use crate::config::Config;
-use crate::emulator::{Emulator, Event, Hub, Options, Ready};
+use crate::emulator::{Emulator, Event, Hub, Options, PARTITIONS, Ready};
 use crate::model::Secret;
 
 /// What the curl line posts: the ordinary uplink of the project's payloads.
@@ -29,8 +29,11 @@ const EXAMPLE: &str = include_str!("../../payloads/uplink_message.json");
 pub(super) async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), CliError> {
     let folder = Folder::new(args.dir)?;
     let dir = folder.path();
-    let options =
-        Options { amqp_port: args.amqp_port, https_port: args.https_port, ..Options::new(dir.join("emulator")) };
+    let options = Options {
+        amqp_port: args.amqp_port,
+        https_port: args.https_port,
+        ..Options::new(dir.join("emulator"))
+    };
     let emulator = Emulator::start(options).await.map_err(failed)?;
     let connector = match Connector::start(config(&dir, args.webhook_port, emulator.ready())).await {
         Ok(connector) => connector,
@@ -97,7 +100,7 @@ async fn watch(hub: Arc<Hub>) {
     let mut arrivals = hub.arrivals();
     let mut next: HashMap<usize, i64> = HashMap::new();
     loop {
-        for partition in 0..Hub::PARTITIONS {
+        for partition in 0..PARTITIONS {
             let from = next.entry(partition).or_insert_with(|| hub.bounds(partition).0);
             for event in hub.events(partition, *from, usize::MAX) {
                 *from = event.sequence_number + 1;

@@ -21,11 +21,9 @@ impl Folder {
     pub(super) fn new(dir: Option<PathBuf>) -> Result<Self, CliError> {
         match dir {
             Some(dir) => Ok(Self::Named(dir)),
-            None => tempfile::Builder::new()
-                .prefix("tti-connector-")
-                .tempdir()
-                .map(Self::Temporary)
-                .map_err(|error| CliError::setup("no temporary folder can be made; name one with --dir", error)),
+            None => tempfile::Builder::new().prefix("tti-connector-").tempdir().map(Self::Temporary).map_err(
+                |error| CliError::setup("no temporary folder can be made; name one with --dir", error),
+            ),
         }
     }
 
@@ -65,7 +63,11 @@ pub(super) fn failed(error: EmulatorError) -> CliError {
 fn greeting(ready: &Ready, dir: &std::path::Path) -> String {
     let mut text = String::from("An emulated Azure IoT Hub is ready\n\n");
     for hub in &ready.hubs {
-        _ = writeln!(text, "  hub      {} AMQP {}, HTTPS and WebSocket {}", hub.host_name, hub.amqp_port, ready.https_port);
+        _ = writeln!(
+            text,
+            "  hub      {} AMQP {}, HTTPS and WebSocket {}",
+            hub.host_name, hub.amqp_port, ready.https_port
+        );
         _ = writeln!(text, "           {}", hub.service_connection_string);
         _ = writeln!(text, "  events   {}", hub.event_hub_connection_string);
     }

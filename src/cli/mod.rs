@@ -118,7 +118,8 @@ async fn health(args: HealthArgs) -> Result<(), CliError> {
 /// `replay`: exit code 1 if any message was refused.
 async fn replay(args: args::ReplayArgs) -> Result<(), CliError> {
     let args::ReplayArgs { paths, to, secret, secret_file, concurrency } = args;
-    let args = replay::ReplayArgs { paths, to: to.into(), secret, secret_file, concurrency: concurrency.into() };
+    let args =
+        replay::ReplayArgs { paths, to: to.into(), secret, secret_file, concurrency: concurrency.into() };
     let summary = replay::replay(args).await.map_err(|error| CliError::failed(Exit::Failure, error))?;
     print(&summary.to_string());
     match summary.refused() {

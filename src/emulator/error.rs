@@ -60,3 +60,17 @@ pub enum EmulatorError {
     #[error("cannot use the TLS certificates: {0}")]
     Tls(#[from] rustls::Error),
 }
+
+impl EmulatorError {
+    /// Whether something outside is in the way: a taken port, a folder in use.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Locked(_) | Self::Taken { .. } | Self::Listen { .. } | Self::NoFreePort(_) => true,
+            Self::Hubs(_)
+            | Self::File { .. }
+            | Self::Damaged { .. }
+            | Self::Certificate(_)
+            | Self::Tls(_) => false,
+        }
+    }
+}

@@ -16,7 +16,7 @@ use super::sas::{Token, TokenError};
 use crate::model::Clock;
 
 /// Partitions of the Event Hub-compatible endpoint, as a new IoT Hub has.
-pub(super) const PARTITIONS: usize = 4;
+pub const PARTITIONS: usize = 4;
 /// Events kept per partition; the oldest go first. Bounds memory in long runs.
 const EVENTS_PER_PARTITION: usize = 100_000;
 

@@ -30,7 +30,7 @@ pub use device::{Device, DeviceStatus, RegistryError};
 pub use dps::Dps;
 pub use error::EmulatorError;
 pub use event::Event;
-pub use hub::{Hub, HubChange};
+pub use hub::{Hub, HubChange, PARTITIONS};
 pub use options::Options;
 pub use ready::{Ready, ReadyHub};
 pub use registration::{Calls, Failure, Refusal, Registration, RegistrationStatus};

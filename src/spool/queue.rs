@@ -136,6 +136,14 @@ impl Spool {
         self.core.reader.run(move |side| side.body(seq)).await
     }
 
+    /// Reads a pending record's time of receipt (milliseconds since 1970 UTC) and body; `None` when it is gone.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`.
+    pub async fn record(&self, seq: Seq) -> Result<Option<(i64, Bytes)>, SpoolError> {
+        self.core.reader.run(move |side| side.record(seq)).await
+    }
+
     /// Takes a record out, in the next group commit. Never blocks. One that a crash loses is sent once more.
     pub fn done(&self, seq: Seq) {
         self.core.shared.mailbox.done(seq);

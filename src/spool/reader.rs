@@ -94,6 +94,14 @@ impl ReadSide {
             .optional()
     }
 
+    /// A pending record's time of receipt and body.
+    pub(super) fn record(&self, seq: Seq) -> rusqlite::Result<Option<(i64, Bytes)>> {
+        self.conn
+            .prepare_cached("SELECT idx.received_ms, msg.body FROM idx JOIN msg USING (seq) WHERE seq = ?")?
+            .query_row([seq.0], |row| Ok((row.get(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?))))
+            .optional()
+    }
+
     /// Pending records above `after` and up to `upto`, in order, the first `limit` of them, without bodies.
     pub(super) fn pending(&mut self, after: Seq, upto: Seq, limit: usize) -> rusqlite::Result<Vec<Pending>> {
         let rows: Vec<(Seq, i64, i64)> = self
