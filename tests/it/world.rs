@@ -12,23 +12,23 @@ use tti_connector::emulator::{Emulator, Event, Hub, Options, Ready};
 use tti_connector::model::Secret;
 
 /// Nothing takes this long unless it failed; generous, because two cores may be shared with a build.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An emulator with its folder.
-pub struct World {
-    pub dir: TempDir,
-    pub emulator: Emulator,
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    pub(crate) emulator: Emulator,
 }
 
 impl World {
-    pub async fn new(hubs: usize) -> Self {
+    pub(crate) async fn new(hubs: usize) -> Self {
         let dir = TempDir::new().expect("a temporary folder");
         let emulator = Emulator::start(options(&dir, hubs)).await.expect("the emulator starts");
         Self { dir, emulator }
     }
 
     /// Starts the emulator again on the ports it had, with the state it kept.
-    pub async fn start_on(dir: TempDir, ready: &Ready) -> Self {
+    pub(crate) async fn start_on(dir: TempDir, ready: &Ready) -> Self {
         let options = Options {
             amqp_port: ready.hubs[0].amqp_port,
             https_port: ready.https_port,
@@ -38,7 +38,7 @@ impl World {
     }
 
     /// A connector's configuration: free ports, DPS of this emulator.
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let ready = self.emulator.ready();
         let mut config = self.bare_config();
         config.azure.dps.endpoint = Some(ready.dps_endpoint.clone());
@@ -48,7 +48,7 @@ impl World {
     }
 
     /// The same with the hub's policy connection string instead.
-    pub fn config_with_policy(&self) -> Config {
+    pub(crate) fn config_with_policy(&self) -> Config {
         let mut config = self.bare_config();
         let string = self.emulator.hubs()[0].connection_string("iothubowner").expect("a policy");
         config.azure.iot_hub.connection_string = Some(Secret::new(string));
@@ -71,7 +71,7 @@ impl World {
     }
 
     /// Waits until the hubs together hold `count` messages; gives them.
-    pub async fn arrived(&self, count: usize) -> Vec<Event> {
+    pub(crate) async fn arrived(&self, count: usize) -> Vec<Event> {
         let hubs = self.emulator.hubs();
         let mut arrivals: Vec<_> = hubs.iter().map(|hub| hub.arrivals()).collect();
         let enough = async {
@@ -91,11 +91,11 @@ impl World {
     }
 
     /// Messages that arrived at all hubs so far.
-    pub fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         self.emulator.hubs().iter().map(|hub| hub.all_events().len()).sum()
     }
 
-    pub fn hub(&self, index: usize) -> &Arc<Hub> {
+    pub(crate) fn hub(&self, index: usize) -> &Arc<Hub> {
         &self.emulator.hubs()[index]
     }
 }
@@ -112,7 +112,7 @@ fn options(dir: &TempDir, hubs: usize) -> Options {
 }
 
 /// An uplink of `device` in `application` with frame counter `f_cnt`, as The Things Stack writes it.
-pub fn uplink(application: &str, device: &str, f_cnt: u32) -> Value {
+pub(crate) fn uplink(application: &str, device: &str, f_cnt: u32) -> Value {
     let mut message = json!({
         "session_key_id": "AYk3l2bXw1c4e7mVbJQx0A==",
         "f_port": 2,
@@ -132,26 +132,26 @@ pub fn uplink(application: &str, device: &str, f_cnt: u32) -> Value {
 }
 
 /// The frame counter of a telemetry message in the connector's format.
-pub fn frame_counter(event: &Event) -> u64 {
+pub(crate) fn frame_counter(event: &Event) -> u64 {
     let body: Value = serde_json::from_slice(&event.body).expect("JSON");
     body["FrameCounter"].as_u64().unwrap_or_else(|| panic!("no FrameCounter in {body}"))
 }
 
 /// Posts to a connector's webhook.
 #[derive(Clone)]
-pub struct Poster {
+pub(crate) struct Poster {
     client: reqwest::Client,
     url: String,
 }
 
 impl Poster {
-    pub fn to(connector: &Connector) -> Self {
+    pub(crate) fn to(connector: &Connector) -> Self {
         Self::to_url(format!("http://{}/webhook", connector.webhook()))
     }
 
-    pub fn to_url(url: String) -> Self {
+    pub(crate) fn to_url(url: String) -> Self {
         // Plain HTTP: the client is built with a TLS backend, but never uses it.
-        let tls = tti_connector::net::client_config(None).expect("a TLS configuration");
+        let tls = tti_connector::net::tls::client_config(None).expect("a TLS configuration");
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured((*tls).clone())
             .no_proxy()
@@ -162,17 +162,17 @@ impl Poster {
     }
 
     /// Posts and gives the status; panics when the connection fails.
-    pub async fn post(&self, message: &Value) -> u16 {
+    pub(crate) async fn post(&self, message: &Value) -> u16 {
         self.try_post(message).await.expect("an answer")
     }
 
     /// Posts and gives the status, or `None` when the connection failed.
-    pub async fn try_post(&self, message: &Value) -> Option<u16> {
+    pub(crate) async fn try_post(&self, message: &Value) -> Option<u16> {
         self.client.post(&self.url).json(message).send().await.ok().map(|answer| answer.status().as_u16())
     }
 
     /// Posts with `Prefer: wait=30`; gives status and body.
-    pub async fn post_and_wait(&self, message: &Value) -> (u16, Value) {
+    pub(crate) async fn post_and_wait(&self, message: &Value) -> (u16, Value) {
         let answer = self.client.post(&self.url).header("prefer", "wait=30").json(message).send().await;
         let answer = answer.expect("an answer");
         let status = answer.status().as_u16();
