@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi};
 
 use super::ledger::{Ledger, Limits};
 use super::types::SpoolError;
@@ -14,9 +14,9 @@ use super::types::SpoolError;
 /// The tables' version, in `meta`. A database of another version is refused.
 const SCHEMA_VERSION: i64 = 1;
 const PAGE_BYTES: i64 = 4096;
-/// Pages in the log before SQLite moves them into the database: 16 MiB, a checkpoint that stays short.
-const AUTOCHECKPOINT_PAGES: i64 = 4096;
-const WAL_KEPT_BYTES: i64 = AUTOCHECKPOINT_PAGES * PAGE_BYTES;
+/// Pages in the log before they are moved into the database: 16 MiB, a checkpoint that stays short.
+pub(super) const CHECKPOINT_PAGES: i64 = 4096;
+const WAL_KEPT_BYTES: i64 = CHECKPOINT_PAGES * PAGE_BYTES;
 /// Page caches of fixed size in KiB, so that memory does not grow with what is stored.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 const READER_CACHE_KIB: i64 = 4 * 1024;
@@ -78,6 +78,12 @@ pub(super) enum Trouble {
 }
 
 pub(super) fn trouble(error: &rusqlite::Error) -> Trouble {
+    if let rusqlite::Error::SqliteFailure(failure, _) = error
+        && failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE
+    {
+        // The index of the log could not grow: no space, though it is called an I/O error.
+        return Trouble::Passing;
+    }
     match error.sqlite_error_code() {
         Some(
             ErrorCode::DiskFull
@@ -106,7 +112,8 @@ pub(super) fn open_writer(file: &Path, limits: &Limits) -> Result<(Connection, L
     assert_setting("synchronous", &synchronous.to_string(), "2")?;
     for (name, value) in [
         ("cache_size", -WRITER_CACHE_KIB),
-        ("wal_autocheckpoint", AUTOCHECKPOINT_PAGES),
+        // SQLite's own checkpoints hide a failed sync and try it again; ours (`upkeep`) do not.
+        ("wal_autocheckpoint", 0),
         ("journal_size_limit", WAL_KEPT_BYTES),
         ("max_page_count", limits.max_pages(PAGE_BYTES)),
     ] {
@@ -252,7 +259,7 @@ mod tests {
         assert_eq!(pragma("synchronous"), 2);
         assert_eq!(pragma("auto_vacuum"), 2);
         assert_eq!(pragma("cache_size"), -WRITER_CACHE_KIB);
-        assert_eq!(pragma("wal_autocheckpoint"), AUTOCHECKPOINT_PAGES);
+        assert_eq!(pragma("wal_autocheckpoint"), 0);
         assert_eq!(pragma("max_page_count"), limits.max_pages(PAGE_BYTES));
         let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("mode");
         assert_eq!(mode, "wal");
@@ -270,8 +277,7 @@ mod tests {
     #[test]
     fn only_want_of_space_or_of_a_lock_may_pass() {
         let of = |code| trouble(&rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
-        use rusqlite::ffi;
-        for code in [ffi::SQLITE_FULL, ffi::SQLITE_BUSY, ffi::SQLITE_NOMEM] {
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_BUSY, ffi::SQLITE_NOMEM, ffi::SQLITE_IOERR_SHMSIZE] {
             assert_eq!(of(code), Trouble::Passing, "{code}");
         }
         for code in [

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::database::BUSY_TIMEOUT;
+use super::database::{BUSY_TIMEOUT, CHECKPOINT_PAGES};
 use super::ledger::{Ledger, Limits};
 
 /// Rows swept in one step.
 const SWEPT: i64 = 1024;
-/// Free pages given back in one step (8 MiB, some 10 ms).
-const VACUUMED_PAGES: i64 = 2048;
+/// Free pages given back in one step: 4 MiB, some 40 ms that an append may have to wait.
+const VACUUMED_PAGES: i64 = 1024;
 /// Free pages kept while records are pending: a quarter is soon used again.
 const FREE_SHARE_KEPT: i64 = 4;
 /// Free pages not worth the work (1 MiB).
@@ -94,6 +94,18 @@ pub(super) fn vacuum(conn: &Connection, pending: i64) -> rusqlite::Result<bool> 
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}
     Ok(true)
+}
+
+/// Moves the log into the database once it is long, as far as no reader needs it. An error here means that a sync
+/// may have failed, which must not be tried again.
+pub(super) fn checkpoint_when_long(conn: &Connection) -> rusqlite::Result<()> {
+    let (log, moved): (i64, i64) = conn
+        .prepare_cached("PRAGMA wal_checkpoint(NOOP)")?
+        .query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    if log >= CHECKPOINT_PAGES && moved < log {
+        conn.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
+    }
+    Ok(())
 }
 
 /// Moves the log into the database and empties it. False when a reader was in the way.

@@ -146,7 +146,10 @@ impl Writer {
         match self.transact(taken.ops, &done) {
             Ok(committed) => {
                 self.settle(committed, started.elapsed());
-                Disk::Well
+                match upkeep::checkpoint_when_long(&self.conn) {
+                    Ok(()) => Disk::Well,
+                    Err(error) => self.failed(&error, Vec::new()),
+                }
             }
             Err((error, answers, rest)) => {
                 let disk = self.failed(&error, done);
@@ -309,7 +312,8 @@ impl Writer {
         let vacuumed = upkeep::vacuum(&self.conn, self.books.ledger.pending)?;
         self.shrunk |= vacuumed;
         let more = swept.is_some() || vacuumed;
-        // While messages come, SQLite's own checkpoints do; a further one would only hold appends up.
+        upkeep::checkpoint_when_long(&self.conn)?;
+        // While messages come, that is enough; emptying the log too would only hold appends up.
         if !more && (self.shrunk || quiet && self.folder.wal_bytes() > WAL_WORTH_BYTES) {
             self.shrunk = !upkeep::checkpoint(&self.conn)?;
         }
