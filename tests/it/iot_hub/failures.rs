@@ -206,10 +206,12 @@ async fn a_cancelled_send_leaves_the_connection_and_the_next_send_whole() {
     let hub = IotHub::new(test_hub.options());
     let good = by_key(&test_hub, "good");
     hub.send(&good, &telemetry("good")).await.unwrap();
-    for micros in (0..2_000).step_by(100) {
-        let device = by_key(&test_hub, &format!("d{micros}"));
+    test_hub.on_attach(|_| Door::Late(Duration::from_millis(100)));
+    // Cut before, while and after the link is attached.
+    for millis in (0..200).step_by(10) {
+        let device = by_key(&test_hub, &format!("d{millis}"));
         let text = telemetry("cut");
-        let cut = tokio::time::timeout(Duration::from_micros(micros), hub.send(&device, &text)).await;
+        let cut = tokio::time::timeout(Duration::from_millis(millis), hub.send(&device, &text)).await;
         assert!(cut.is_err() || cut == Ok(Ok(())));
         hub.send(&device, &telemetry("whole")).await.unwrap();
     }
