@@ -206,8 +206,8 @@ async fn a_cancelled_send_leaves_the_connection_and_the_next_send_whole() {
     let hub = IotHub::new(test_hub.options());
     let good = by_key(&test_hub, "good");
     hub.send(&good, &telemetry("good")).await.unwrap();
-    test_hub.on_attach(|_| Door::Late(Duration::from_millis(100)));
-    // Cut before, while and after the link is attached.
+    // Cut while each of token, session, link and message is under way, with its answer still to come.
+    *test_hub.state.lag.lock().unwrap() = Duration::from_millis(40);
     for millis in (0..200).step_by(10) {
         let device = by_key(&test_hub, &format!("d{millis}"));
         let text = telemetry("cut");

@@ -61,6 +61,8 @@ pub(super) struct State {
     pub(super) door: Script<String, Door>,
     pub(super) answer: Script<String, Answer>,
     pub(super) limits: Limits,
+    /// How long each answer travels.
+    pub(super) lag: Mutex<Duration>,
     /// The longest time that nothing came from a client.
     pub(super) longest_silence: Mutex<Duration>,
     /// Command channels of the connections, in order.
@@ -104,6 +106,7 @@ impl TestHub {
             door: Mutex::new(Box::new(|_| Door::Open)),
             answer: Mutex::new(Box::new(|_| Answer::Accept)),
             limits,
+            lag: Mutex::default(),
             longest_silence: Mutex::default(),
             commands: Mutex::default(),
         });

@@ -41,6 +41,7 @@ impl State {
             loop {
                 let since = tokio::time::Instant::now();
                 let count = from_client.read(&mut buffer).await.unwrap_or(0);
+                // The pipe to the engine needs no flush.
                 if count == 0 || to_engine.write_all(&buffer[..count]).await.is_err() {
                     return;
                 }
@@ -49,7 +50,16 @@ impl State {
             }
         };
         let outward = async {
-            _ = tokio::io::copy(&mut from_engine, &mut to_client).await;
+            let mut buffer = vec![0; 32 * 1024];
+            loop {
+                let count = from_engine.read(&mut buffer).await.unwrap_or(0);
+                let lag = *self.lag.lock().unwrap();
+                tokio::time::sleep(lag).await;
+                if count == 0 || to_client.write_all(&buffer[..count]).await.is_err() {
+                    break;
+                }
+                _ = to_client.flush().await;
+            }
             _ = to_client.shutdown().await;
         };
         tokio::select! {
