@@ -19,6 +19,11 @@ use tokio::task::JoinSet;
 
 use super::hub::{Answer, Door, Seen, State};
 
+/// Token statuses that stand for something else: no reply at all.
+pub(super) const NO_REPLY: i32 = 0;
+/// The token link is detached.
+pub(super) const DETACH: i32 = -1;
+
 impl State {
     fn note(&self, seen: Seen) {
         self.seen.send_modify(|all| all.push(seen));
@@ -211,7 +216,11 @@ impl State {
             let (status, description) = (self.put.lock().unwrap())(audience.clone());
             self.note(Seen::Put { connection, audience, kind: text("type"), token });
             let id = message.properties.unwrap().message_id.unwrap();
-            if status != 0 {
+            if status == DETACH {
+                _ = receiver.close_with_error(error("amqp:link:detach-forced")).await;
+                return;
+            }
+            if status != NO_REPLY {
                 _ = replies.send((id, status, description));
             }
         }
