@@ -14,7 +14,7 @@ use fe2o3_amqp::link::delivery::{Delivery, Sendable};
 use fe2o3_amqp::session::SessionHandle;
 use fe2o3_amqp_types::messaging::{AmqpValue, ApplicationProperties, Body, Message, MessageId, Properties};
 use fe2o3_amqp_types::primitives::{SimpleValue, Value};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -47,21 +47,29 @@ pub(super) enum NoReply {
 
 type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Reply>>>>;
 
-/// The sending half, and who waits for what.
+/// Where tokens are put, and who waits for what.
 #[derive(Debug)]
 pub(super) struct Cbs {
-    sender: tokio::sync::Mutex<SafeSender>,
+    requests: mpsc::Sender<Request>,
     waiting: Waiting,
     next_id: AtomicU64,
     permits: Semaphore,
     lost: CancellationToken,
 }
 
-/// The receiving half: hands replies out until the links are gone.
 #[derive(Debug)]
-pub(super) struct CbsReader {
+struct Request {
+    message: Sendable<AmqpValue<String>>,
+    deadline: Instant,
+}
+
+/// The link pair: sends requests and hands replies out until either link is gone.
+#[derive(Debug)]
+pub(super) struct CbsLinks {
+    sender: SafeSender,
     receiver: Receiver,
     session: SessionHandle<()>,
+    requests: mpsc::Receiver<Request>,
     waiting: Waiting,
 }
 
@@ -83,21 +91,17 @@ impl Cbs {
         connection: &mut ConnectionHandle<()>,
         in_flight: usize,
         lost: CancellationToken,
-    ) -> Result<(Self, CbsReader), Loss> {
+    ) -> Result<(Self, CbsLinks), Loss> {
         let mut session = safe_link::begin(connection).await?;
         let sender =
             SafeSender::attach(&mut session, "cbs-sender".into(), ADDRESS.into(), None, lost.clone()).await?;
         let receiver = safe_link::attach_receiver(&mut session, "cbs-receiver", ADDRESS).await?;
         let waiting = Waiting::default();
-        let reader = CbsReader { receiver, session, waiting: waiting.clone() };
-        let cbs = Self {
-            sender: tokio::sync::Mutex::new(sender),
-            waiting,
-            next_id: AtomicU64::new(1),
-            permits: Semaphore::new(in_flight),
-            lost,
-        };
-        Ok((cbs, reader))
+        let (requests, queue) = mpsc::channel(in_flight);
+        let links = CbsLinks { sender, receiver, session, requests: queue, waiting: waiting.clone() };
+        let cbs =
+            Self { requests, waiting, next_id: AtomicU64::new(1), permits: Semaphore::new(in_flight), lost };
+        Ok((cbs, links))
     }
 
     /// Puts one token for `audience` and waits for the hub's reply, up to `patience` from when it is sent.
@@ -122,13 +126,7 @@ impl Cbs {
         locked(&self.waiting).insert(id.clone(), answer);
         let message = put_token(&id, audience, token);
         let _entry = Entry { waiting: &self.waiting, id };
-        // The outcome of the transfer says nothing that the reply does not say better.
-        let sent = self.sender.lock().await.post(&message, deadline).await;
-        match sent {
-            Ok(()) => {}
-            Err(Loss::NoCredit) => return Err(NoReply::TimedOut),
-            Err(_) => return Err(NoReply::Lost),
-        }
+        self.requests.send(Request { message, deadline }).await.map_err(|_| NoReply::Lost)?;
         match timeout_at(deadline, reply).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(_)) => Err(NoReply::Lost),
@@ -137,32 +135,65 @@ impl Cbs {
     }
 }
 
-impl CbsReader {
+impl CbsLinks {
     /// Runs until the pair is lost and says why.
-    pub(super) async fn run(mut self) -> Condition {
-        let condition = loop {
-            match self.receiver.recv::<Body<Value>>().await {
-                Ok(delivery) => self.hand_out(&delivery),
-                // One reply that can't be read is one reply that does not come.
-                Err(RecvError::MessageDecode(_)) => {}
-                Err(error) => break said(&format!("the token link ended: {error}")),
-            }
+    pub(super) async fn run(self) -> Condition {
+        let Self { mut sender, mut receiver, session, mut requests, waiting } = self;
+        // One of them waiting for the peer does not hold the other up.
+        let condition = tokio::select! {
+            condition = write(&mut sender, &mut requests) => condition,
+            condition = read(&mut receiver, &waiting) => condition,
         };
-        drop(self.receiver);
-        safe_link::end(self.session).await;
+        // First no more requests, then dropping the waiters tells them at once.
+        drop(requests);
+        locked(&waiting).clear();
+        drop((sender, receiver));
+        safe_link::end(session).await;
         condition
     }
+}
 
-    fn hand_out(&self, delivery: &Delivery<Body<Value>>) {
-        let message = delivery.message();
-        let id = match message.properties.as_ref().and_then(|properties| properties.correlation_id.as_ref()) {
-            Some(MessageId::String(id)) => id,
-            Some(MessageId::Ulong(_) | MessageId::Uuid(_) | MessageId::Binary(_)) | None => return,
+async fn write(sender: &mut SafeSender, requests: &mut mpsc::Receiver<Request>) -> Condition {
+    loop {
+        let loss = tokio::select! {
+            loss = sender.on_loss() => loss,
+            Some(Request { message, deadline }) = requests.recv() => {
+                // The outcome of the transfer says nothing that the reply does not say better.
+                match sender.post(&message, deadline).await {
+                    // Without credit the waiter's own time runs out.
+                    Ok(()) | Err(Loss::NoCredit) => continue,
+                    Err(loss) => loss,
+                }
+            }
         };
-        if let Some(waiter) = locked(&self.waiting).remove(id) {
-            // A waiter that timed out just now is gone.
-            _ = waiter.send(reply_in(message.application_properties.as_ref()));
+        return match loss {
+            Loss::Link(condition) | Loss::Session(condition) => condition,
+            Loss::Connection | Loss::NoCredit | Loss::NoOutcome => said("the connection was lost"),
+            Loss::TooLarge(text) | Loss::Confused(text) => said(&text),
+        };
+    }
+}
+
+async fn read(receiver: &mut Receiver, waiting: &Waiting) -> Condition {
+    loop {
+        match receiver.recv::<Body<Value>>().await {
+            Ok(delivery) => hand_out(&delivery, waiting),
+            // One reply that can't be read is one reply that does not come.
+            Err(RecvError::MessageDecode(_)) => {}
+            Err(error) => return said(&format!("the token link ended: {error}")),
         }
+    }
+}
+
+fn hand_out(delivery: &Delivery<Body<Value>>, waiting: &Waiting) {
+    let message = delivery.message();
+    let id = match message.properties.as_ref().and_then(|properties| properties.correlation_id.as_ref()) {
+        Some(MessageId::String(id)) => id,
+        Some(MessageId::Ulong(_) | MessageId::Uuid(_) | MessageId::Binary(_)) | None => return,
+    };
+    if let Some(waiter) = locked(waiting).remove(id) {
+        // A waiter that timed out just now is gone.
+        _ = waiter.send(reply_in(message.application_properties.as_ref()));
     }
 }
 

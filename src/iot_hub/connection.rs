@@ -3,7 +3,7 @@
 //! Does not reconnect; knows no telemetry.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::cbs::{Cbs, CbsReader, NoReply};
+use super::cbs::{Cbs, CbsLinks, NoReply};
 use super::classify::{self, Class, Condition, Scope, TokenClass};
 use super::dial::{dial, unreachable_hub};
 use super::error::{RetryReason, SendError};
@@ -29,6 +29,8 @@ const BEGINS_BUFFER: usize = 16;
 const BEGIN_PATIENCE: Duration = Duration::from_secs(60);
 /// A policy's token is put out of turn at most this often, however many devices are refused.
 const POLICY_PAUSE: Duration = Duration::from_secs(60);
+/// After this many tokens in a row without an answer, a new connection is the better way.
+const MAX_UNANSWERED: u32 = 3;
 /// How long the hub may take to answer our Close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -43,6 +45,8 @@ pub(super) struct Connection {
     /// We closed it because nobody needs it.
     retired: AtomicBool,
     policy_put: Mutex<Instant>,
+    /// Tokens in a row that got no answer.
+    unanswered: AtomicU32,
     policy: Option<Credential>,
     cbs: Cbs,
     begins: mpsc::Sender<Reply>,
@@ -109,16 +113,16 @@ pub(super) struct Driver {
 }
 
 impl Connection {
-    /// Connects, opens AMQP and the token links. The reader must run before any token is put.
+    /// Connects, opens AMQP and the token links. The token links must run before any token is put.
     pub(super) async fn open(
         options: &IotHubOptions,
         hub: &HubAddress,
         policy: Option<Credential>,
-    ) -> Result<(Driver, CbsReader), SendError> {
+    ) -> Result<(Driver, CbsLinks), SendError> {
         let mut handle = dial(options, hub).await?;
         let lost = CancellationToken::new();
         let opened = Cbs::open(&mut handle, options.puts_in_flight(), lost.clone()).await;
-        let (cbs, reader) = opened.map_err(|loss| match loss {
+        let (cbs, links) = opened.map_err(|loss| match loss {
             Loss::Link(condition) | Loss::Session(condition) => closed_error(&condition, hub),
             Loss::Connection | Loss::NoCredit | Loss::NoOutcome => {
                 unreachable_hub(&"the connection was lost while opening the token links", hub)
@@ -141,6 +145,7 @@ impl Connection {
             used_ms: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             policy_put: Mutex::new(now),
+            unanswered: AtomicU32::new(0),
             policy,
             cbs,
             begins: begins_in,
@@ -149,7 +154,7 @@ impl Connection {
             lost,
             cause: OnceLock::new(),
         });
-        Ok((Driver { connection, handle, begins }, reader))
+        Ok((Driver { connection, handle, begins }, links))
     }
 
     /// Takes a seat if there is one for this device.
@@ -216,9 +221,19 @@ impl Connection {
     pub(super) async fn authorize(&self, subject: &Subject, options: &IotHubOptions) -> Result<(), Refused> {
         let token = subject.token(options);
         let reply = match self.cbs.put(&token.audience, &token.text, options.send_timeout).await {
-            Ok(reply) => reply,
-            Err(NoReply::Lost) => return Err(Refused::Because(self.lost_error())),
+            Ok(reply) => {
+                self.unanswered.store(0, Ordering::Relaxed);
+                reply
+            }
+            Err(NoReply::Lost) => {
+                // No effect if it is lost already and knows why.
+                self.give_up(closed_error(&said("the token link was lost"), &self.hub));
+                return Err(Refused::Because(self.lost_error()));
+            }
             Err(NoReply::TimedOut) => {
+                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_UNANSWERED {
+                    self.give_up(closed_error(&said("the hub answers no tokens"), &self.hub));
+                }
                 let class = Class::Retry(RetryReason::Token, None, false);
                 let error = classify::error(class, "the hub did not answer our token in time", &self.hub);
                 return Err(Refused::Because(error));

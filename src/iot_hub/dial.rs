@@ -61,7 +61,7 @@ where
         .max_frame_size(MAX_FRAME_BYTES)
         .channel_max(CHANNEL_MAX)
         .idle_time_out(silence)
-        .open_with_stream(KeepAlive::new(stream, options.keep_alive))
+        .open_with_stream(KeepAlive::new(stream, options.keep_alive).stall_limit(options.silence_limit))
         .await
         .map_err(|error| match error {
             OpenError::RemoteClosedWithError(error) => {

@@ -149,6 +149,10 @@ impl Pool {
                 Err(unreachable_hub(&format!("not open within {} s", limit.as_secs_f32()), &self.hub))
             });
             let mut state = self.state();
+            // One that is lost already is not taken out any more by its driver.
+            let opened = opened.and_then(|connection| {
+                if connection.is_live() { Ok(connection) } else { Err(connection.lost_error()) }
+            });
             match opened {
                 Ok(connection) => {
                     state.connecting = false;
@@ -177,12 +181,12 @@ impl Pool {
 
     async fn open(self: &Arc<Self>) -> Result<Arc<Connection>, SendError> {
         let shared = &self.shared;
-        let (driver, reader) = Connection::open(&shared.options, &self.hub, self.policy.clone()).await?;
+        let (driver, links) = Connection::open(&shared.options, &self.hub, self.policy.clone()).await?;
         let connection = driver.connection.clone();
-        let reading = connection.clone();
+        let behind = connection.clone();
         shared.tasks.spawn(async move {
-            let condition = reader.run().await;
-            reading.give_up(super::connection::closed_error(&condition, &reading.hub));
+            let condition = links.run().await;
+            behind.give_up(super::connection::closed_error(&condition, &behind.hub));
         });
         let pool = self.clone();
         shared.tasks.spawn(async move {

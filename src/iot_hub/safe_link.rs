@@ -80,6 +80,14 @@ impl SafeSender {
         self.sender.on_detach().now_or_never().map(of_detach)
     }
 
+    /// Waits until the peer takes the link away. May be cancelled.
+    pub(super) async fn on_loss(&mut self) -> Loss {
+        tokio::select! {
+            detached = self.sender.on_detach() => of_detach(detached),
+            () = self.lost.cancelled() => Loss::Connection,
+        }
+    }
+
     /// Sends and waits for the outcome, until `deadline`. May be cancelled; then the outcome is unknown.
     pub(super) async fn send<T>(&mut self, message: &Sendable<T>, deadline: Instant) -> Result<Outcome, Loss>
     where

@@ -34,6 +34,32 @@ pub struct KeepAlive<S> {
     empty_sent: Option<usize>,
     /// Until the peer's Open has been read.
     read: Option<Boundaries>,
+    /// Runs while the peer takes no bytes.
+    stall: Stall,
+}
+
+/// How long writing may stand still. The crate's engine reads nothing and watches no time-out while it writes, so a
+/// peer that stops reading would hold it for ever.
+#[derive(Debug, Default)]
+struct Stall {
+    limit: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    /// Passes `poll` on, but turns the last of too many pending ones into an error.
+    fn watch<T>(&mut self, poll: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let (Poll::Pending, Some(limit)) = (&poll, self.limit) else {
+            self.timer = None;
+            return poll;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
+        if timer.as_mut().poll_now(cx) {
+            let text = "the peer takes no more bytes";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
+        }
+        poll
+    }
 }
 
 /// Whether an empty frame may be sent.
@@ -59,7 +85,14 @@ impl<S> KeepAlive<S> {
             phase: Phase::BeforeOpen,
             empty_sent: None,
             read: Some(Boundaries::of_open()),
+            stall: Stall::default(),
         }
+    }
+
+    /// Fails writes that stand still for `limit`.
+    pub fn stall_limit(mut self, limit: Duration) -> Self {
+        self.stall.limit = Some(limit);
+        self
     }
 }
 
@@ -164,20 +197,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for KeepAlive<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for KeepAlive<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_empty_frame(cx))?;
-        let count = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.has_written(&bytes[..count]);
+        let this = &mut *self;
+        let poll = match this.poll_empty_frame(cx)? {
+            Poll::Ready(()) => Pin::new(&mut this.stream).poll_write(cx, bytes),
+            Poll::Pending => Poll::Pending,
+        };
+        let count = ready!(this.stall.watch(poll, cx))?;
+        this.has_written(&bytes[..count]);
         Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_empty_frame(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let this = &mut *self;
+        let poll = match this.poll_empty_frame(cx)? {
+            Poll::Ready(()) => Pin::new(&mut this.stream).poll_flush(cx),
+            Poll::Pending => Poll::Pending,
+        };
+        this.stall.watch(poll, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_empty_frame(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        let poll = match this.poll_empty_frame(cx)? {
+            Poll::Ready(()) => Pin::new(&mut this.stream).poll_shutdown(cx),
+            Poll::Pending => Poll::Pending,
+        };
+        this.stall.watch(poll, cx)
     }
 }
 
@@ -276,5 +321,22 @@ mod tests {
         let (_near, read) = tokio::join!(writer, far.read_exact(&mut got));
         read.unwrap();
         assert_eq!(got, [&big[..], &EMPTY_FRAME, next].concat());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_stands_still_fails_at_the_limit_and_a_slow_one_does_not() {
+        let (near, mut far) = duplex(16);
+        let mut near = KeepAlive::new(near, Duration::from_secs(100)).stall_limit(Duration::from_secs(10));
+        let slow = async {
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_secs(9)).await;
+                far.read_exact(&mut [0; 16]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(near.write_all(&[7; 80]), slow);
+        written.unwrap();
+        let started = Instant::now();
+        assert_eq!(near.write_all(&[7; 1]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), 10);
     }
 }

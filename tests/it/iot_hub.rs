@@ -4,7 +4,9 @@
 
 mod failures;
 mod hub;
+mod hub_amqp;
 mod pooling;
+mod storm;
 mod transports;
 
 use std::sync::Arc;

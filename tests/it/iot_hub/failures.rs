@@ -8,6 +8,7 @@ use tti_connector::iot_hub::{IotHub, RetryReason, SendError, Trouble};
 use tti_connector::model::ParkReason;
 
 use super::hub::{Answer, Door, Seen, TestHub};
+use super::hub_amqp::{DETACH, NO_REPLY};
 use super::{by_key, by_policy, ids, telemetry};
 
 /// The error in short: `link device`, `connection hub`, `reresolve unauthorized`, `park rejected`.
@@ -128,6 +129,47 @@ fn after_reconnect(error: SendError) -> Result<(), SendError> {
 }
 
 #[tokio::test]
+async fn a_hub_that_stops_reading_under_load_is_noticed() {
+    let test_hub = TestHub::start().await;
+    let mut options = test_hub.options();
+    options.silence_limit = Duration::from_millis(1_000);
+    options.send_timeout = Duration::from_secs(60);
+    let hub = IotHub::new(options);
+    let devices: Vec<_> = (0..60).map(|n| by_key(&test_hub, &n.to_string())).collect();
+    for device in &devices {
+        hub.send(device, &telemetry("before")).await.unwrap();
+    }
+    test_hub.command(0, Answer::Freeze);
+    // Far more than all socket buffers take, so that the client stands still in the middle of a write.
+    let mut large = telemetry("large");
+    large.body = vec![b'x'; 250_000].into();
+    let sends = futures_util::future::join_all(devices.iter().map(|device| hub.send(device, &large)));
+    for sent in tokio::time::timeout(Duration::from_secs(10), sends).await.unwrap() {
+        assert_eq!(short(&sent.unwrap_err()), "connection hub");
+    }
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn a_lost_token_link_costs_the_connection_once() {
+    let test_hub = TestHub::start().await;
+    let hub = IotHub::new(test_hub.options());
+    let mut hub_up = hub.hub_up();
+    hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap();
+    assert_eq!(hub_up.recv().await.unwrap(), test_hub.address);
+    test_hub.on_put(|_| (DETACH, ""));
+    let error = hub.send(&by_key(&test_hub, "b"), &telemetry("b")).await.unwrap_err();
+    assert!(matches!(error, SendError::Retry { .. }), "{error}");
+    test_hub.on_put(|_| (200, "OK"));
+    tokio::time::timeout(Duration::from_secs(5), hub_up.recv()).await.unwrap().unwrap();
+    for name in ["a", "b"] {
+        hub.send(&by_key(&test_hub, name), &telemetry(name)).await.unwrap();
+    }
+    assert_eq!(test_hub.count(|seen| matches!(seen, Seen::Opened(_))), 2);
+    hub.close().await;
+}
+
+#[tokio::test]
 async fn what_happens_to_one_device_does_not_touch_another() {
     let test_hub = TestHub::start().await;
     let hub = IotHub::new(test_hub.options());
@@ -206,10 +248,12 @@ async fn a_cancelled_send_leaves_the_connection_and_the_next_send_whole() {
     let hub = IotHub::new(test_hub.options());
     let good = by_key(&test_hub, "good");
     hub.send(&good, &telemetry("good")).await.unwrap();
-    for micros in (0..2_000).step_by(100) {
-        let device = by_key(&test_hub, &format!("d{micros}"));
+    // Cut while each of token, session, link and message is under way, with its answer still to come.
+    *test_hub.state.lag.lock().unwrap() = Duration::from_millis(40);
+    for millis in (0..200).step_by(10) {
+        let device = by_key(&test_hub, &format!("d{millis}"));
         let text = telemetry("cut");
-        let cut = tokio::time::timeout(Duration::from_micros(micros), hub.send(&device, &text)).await;
+        let cut = tokio::time::timeout(Duration::from_millis(millis), hub.send(&device, &text)).await;
         assert!(cut.is_err() || cut == Ok(Ok(())));
         hub.send(&device, &telemetry("whole")).await.unwrap();
     }
@@ -250,11 +294,28 @@ async fn a_token_without_reply_is_a_passing_failure() {
     let mut options = test_hub.options();
     options.send_timeout = Duration::from_millis(300);
     let hub = IotHub::new(options);
-    test_hub.on_put(|_| (0, ""));
-    let error = hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap_err();
-    assert!(matches!(error, SendError::Retry { reason: RetryReason::Token, .. }), "{error}");
-    test_hub.on_put(|_| (200, ""));
-    hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap();
+    let opened = |seen: &Seen| matches!(seen, Seen::Opened(_));
+    for (unanswered, connections) in [(1, 1), (3, 2)] {
+        test_hub.on_put(|_| (NO_REPLY, ""));
+        for _ in 0..unanswered {
+            let error = hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap_err();
+            assert!(matches!(error, SendError::Retry { reason: RetryReason::Token, .. }), "{error}");
+        }
+        test_hub.on_put(|_| (200, ""));
+        test_hub.wait(connections, opened).await;
+        let mut sent = hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await;
+        while sent.is_err() && connections == 2 {
+            // The new connection is being announced.
+            tokio::task::yield_now().await;
+            sent = hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await;
+        }
+        sent.unwrap();
+        hub.send(&by_key(&test_hub, "b"), &telemetry("b")).await.unwrap();
+        assert_eq!(test_hub.count(opened), connections);
+        // Next time it must put its token anew.
+        test_hub.on_message(once(Answer::Detach("amqp:link:detach-forced")));
+        hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap_err();
+    }
     hub.close().await;
 }
 

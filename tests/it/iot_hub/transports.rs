@@ -142,6 +142,9 @@ async fn a_quiet_connection_outlives_the_hubs_idle_time_out() {
     let gone = test_hub.state.clone();
     let cut = tokio::time::timeout(Duration::from_secs(3), gone.wait_for_end()).await;
     assert!(cut.is_err(), "the hub gave the connection up");
+    // The crate's own heartbeat would leave 600 ms.
+    let silence = test_hub.state.longest_silence();
+    assert!(silence < Duration::from_millis(500), "{silence:?} without a frame");
     hub.send(&device, &telemetry("2")).await.unwrap();
     assert_eq!(test_hub.count(|seen| matches!(seen, Seen::Opened(_))), 1);
     hub.close().await;
