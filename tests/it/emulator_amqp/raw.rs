@@ -123,7 +123,7 @@ fn transfer(handle: u32, id: u32, more: bool) -> Transfer {
     Transfer {
         handle: Handle(handle),
         delivery_id: Some(id),
-        delivery_tag: Some(Binary::from(id.to_be_bytes().to_vec()).into()),
+        delivery_tag: Some(Binary::from(id.to_be_bytes().to_vec())),
         message_format: Some(0),
         settled: Some(false),
         more,
