@@ -60,6 +60,7 @@ impl Rig {
         server.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
                 let stop = CancellationToken::new();
                 connections.spawn(serve_amqp(stream, Arc::clone(&served), options.clone(), stop));
             }
@@ -72,7 +73,9 @@ impl Rig {
     }
 
     pub(super) async fn tcp(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
     }
 
     /// A connection without SASL, as C# and Node open it.
