@@ -10,7 +10,9 @@ pub mod config;
 pub mod devices;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod http;
 pub mod iot_hub;
+pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod spool;

@@ -21,6 +21,29 @@ impl fmt::Display for HubAddress {
     }
 }
 
+impl HubAddress {
+    /// Reads `host` or `host:port`, as connection strings and DPS write it. `None` if it is neither.
+    pub fn parse(text: &str, default_port: u16) -> Option<Self> {
+        let (host, port) = split_host_and_port(text)?;
+        Some(Self { host, port: port.unwrap_or(default_port) })
+    }
+}
+
+/// `host` or `host:port`; the host a DNS name or an IPv4 address.
+pub(super) fn split_host_and_port(text: &str) -> Option<(Arc<str>, Option<u16>)> {
+    /// Longest DNS name.
+    const MAX_HOST_BYTES: usize = 253;
+
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok().filter(|&port| port != 0)?)),
+        None => (text, None),
+    };
+    let label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    (host.len() <= MAX_HOST_BYTES && host.split('.').all(label)).then(|| (host.into(), port))
+}
+
 /// A shared access key, base64-decoded, ready to sign. Never printed.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SigningKey(Arc<[u8]>);

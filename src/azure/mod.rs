@@ -2,8 +2,26 @@
 //!
 //! Does no I/O and knows no LoRaWAN.
 
+mod connection_string;
+mod derived_key;
 mod hub_device;
+pub mod hub_id;
+pub mod sas;
 mod telemetry;
 
+pub use connection_string::{ConnectionString, ConnectionStringError, Identity};
+pub use derived_key::derive_device_key;
 pub use hub_device::{Credential, HubAddress, HubDevice, SigningKey};
 pub use telemetry::{MAX_TELEMETRY_BYTES, Telemetry};
+
+/// HMAC-SHA256, the one primitive behind SAS signatures and derived keys.
+fn hmac_sha256(key: &SigningKey, message: &[&[u8]]) -> [u8; 32] {
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+
+    let mut mac =
+        Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length");
+    for part in message {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}

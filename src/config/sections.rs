@@ -1,6 +1,7 @@
 //! The configuration's sections as plain values, one struct each. `config.example.toml` explains them to operators.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use crate::model::Secret;
 
 /// The whole configuration after defaults, file and environment are joined and checked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Where The Things Stack posts to.
     pub webhook: Webhook,
@@ -33,7 +34,7 @@ pub struct Config {
 }
 
 /// `[webhook]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
     /// Address and port to listen on.
     pub listen: SocketAddr,
@@ -50,7 +51,7 @@ pub struct Webhook {
 }
 
 /// `[spool]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spool {
     /// Folder of the database; created when absent.
     pub directory: PathBuf,
@@ -69,7 +70,7 @@ pub struct Spool {
 }
 
 /// `[uplink]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
     /// First wait after a failed send.
     pub retry_initial: Duration,
@@ -82,7 +83,7 @@ pub struct Uplink {
 }
 
 /// `[azure]`
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Azure {
     /// How to reach hubs.
     pub transport: Transport,
@@ -92,7 +93,8 @@ pub struct Azure {
     pub websocket_port: u16,
     /// PEM file with further CA certificates, beside the platform's.
     pub ca_file: Option<PathBuf>,
-    /// HTTP proxy for hub and DPS, `http://host:port`; environment `HTTPS_PROXY` when unset.
+    /// HTTP proxy for hub and DPS, `http://[user:password@]host:port`; environment `HTTPS_PROXY` when unset.
+    /// It may hold a password, so `Debug` leaves it out.
     pub proxy: Option<String>,
     /// Life of the tokens we sign; renewed at 85 %.
     pub token_lifetime: Duration,
@@ -112,8 +114,28 @@ pub struct Azure {
     pub applications: BTreeMap<String, Application>,
 }
 
+impl fmt::Debug for Azure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Azure")
+            .field("transport", &self.transport)
+            .field("amqp_port", &self.amqp_port)
+            .field("websocket_port", &self.websocket_port)
+            .field("ca_file", &self.ca_file)
+            .field("proxy", &self.proxy.as_ref().map(Secret::new))
+            .field("token_lifetime", &self.token_lifetime)
+            .field("keep_alive", &self.keep_alive)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("max_devices_per_connection", &self.max_devices_per_connection)
+            .field("model_id", &self.model_id)
+            .field("iot_hub", &self.iot_hub)
+            .field("dps", &self.dps)
+            .field("applications", &self.applications)
+            .finish()
+    }
+}
+
 /// `[azure.applications.<id>]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Application {
     /// DTDL model id of its devices.
     pub model_id: Option<String>,
@@ -124,14 +146,14 @@ pub struct Application {
 }
 
 /// `[azure.iot_hub]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IotHub {
     /// A hub policy's (`SharedAccessKeyName`) or a single device's (`DeviceId`).
     pub connection_string: Option<Secret>,
 }
 
 /// `[azure.dps]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dps {
     /// The instance's id scope, `0ne…`.
     pub id_scope: Option<String>,
@@ -152,7 +174,7 @@ pub enum Transport {
 }
 
 /// `[devices]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Devices {
     /// `device_id`, `dev_eui`, or a template with `{device_id}`, `{application_id}`, `{dev_eui}`, `{tenant}`.
     pub hub_id: String,
@@ -167,7 +189,7 @@ pub struct Devices {
 }
 
 /// `[things_stack]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThingsStack {
     /// For instance `https://eu1.cloud.thethings.network`.
     pub base_url: Option<String>,
@@ -176,7 +198,7 @@ pub struct ThingsStack {
 }
 
 /// `[things_stack.applications.<id>]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThingsStackApplication {
     /// API key with the right to write downlinks.
     pub api_key: Option<Secret>,
@@ -185,7 +207,7 @@ pub struct ThingsStackApplication {
 }
 
 /// `[telemetry]`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TelemetrySection {
     /// The shape of the body.
     pub format: TelemetryFormat,
@@ -204,14 +226,14 @@ pub enum TelemetryFormat {
 }
 
 /// `[admin]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Address and port of `/live`, `/ready` and `/metrics`.
     pub listen: SocketAddr,
 }
 
 /// `[log]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// Text for people or JSON for machines.
     pub format: LogFormat,
@@ -230,7 +252,7 @@ pub enum LogFormat {
 }
 
 /// `[shutdown]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shutdown {
     /// Longest time from SIGTERM until exit.
     pub grace: Duration,

@@ -2,6 +2,22 @@
 //!
 //! Knows no AMQP.
 
+mod claims;
+mod directory;
+mod dps;
+mod entries;
+mod entry;
 mod error;
+mod flights;
+mod hub_id_rule;
+mod plan;
+mod resolver;
+mod routes;
+mod store;
 
+pub use directory::{Directory, Options};
+pub use dps::{Endpoint, GLOBAL_ENDPOINT, HttpClientError, InvalidEndpoint, Pace, http_client};
 pub use error::ResolveError;
+pub use hub_id_rule::{HubIdRule, InvalidHubIdRule, MissingDevEui};
+pub use routes::{DpsScope, InvalidRoute, Route, Routes, Target};
+pub use store::{Kept, NAMESPACE, Store, StoreError};

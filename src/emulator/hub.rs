@@ -7,15 +7,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
+use super::device::{Device, DeviceStatus, RegistryError};
+use super::event::Event;
 use super::presence::{Cut, Presence};
 use super::sas::{Token, TokenError};
 use crate::model::Clock;
 
 /// Partitions of the Event Hub-compatible endpoint, as a new IoT Hub has.
-pub(super) const PARTITIONS: usize = 4;
+pub const PARTITIONS: usize = 4;
 /// Events kept per partition; the oldest go first. Bounds memory in long runs.
 const EVENTS_PER_PARTITION: usize = 100_000;
 
@@ -30,7 +31,11 @@ pub struct Hub {
     presence: Mutex<Presence>,
     changes: broadcast::Sender<HubChange>,
     arrived: watch::Sender<u64>,
+    registry_version: watch::Sender<u64>,
 }
+
+/// Azure's five default policies.
+const POLICIES: [&str; 5] = ["iothubowner", "service", "device", "registryRead", "registryReadWrite"];
 
 #[derive(Debug, Default)]
 struct State {
@@ -45,61 +50,6 @@ struct Partition {
     events: std::collections::VecDeque<Event>,
 }
 
-/// A registry entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// Case-sensitive, up to 128 characters.
-    pub device_id: String,
-    /// Enabled or disabled.
-    pub status: DeviceStatus,
-    /// Base64.
-    pub primary_key: String,
-    /// Base64.
-    pub secondary_key: String,
-    /// New at each creation, so that a device made anew is told apart.
-    pub generation_id: String,
-    /// Changes with every update; without quotes.
-    pub etag: String,
-}
-
-/// Whether a device may connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceStatus {
-    /// It may.
-    Enabled,
-    /// It is refused, and cut off if connected.
-    Disabled,
-}
-
-/// A telemetry message as it arrived and is kept for readers.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// Position within its partition, from 0.
-    pub sequence_number: i64,
-    /// Milliseconds since 1970 UTC.
-    pub enqueued_ms: i64,
-    /// Who sent it.
-    pub device_id: String,
-    /// That device's generation.
-    pub generation_id: String,
-    /// How it authenticated, as IoT Hub's JSON text.
-    pub auth_method: String,
-    /// `properties.message-id` as text.
-    pub message_id: Option<String>,
-    /// `properties.correlation-id` as text.
-    pub correlation_id: Option<String>,
-    /// `properties.content-type`.
-    pub content_type: Option<String>,
-    /// `properties.content-encoding`.
-    pub content_encoding: Option<String>,
-    /// Application properties as text, in the order sent.
-    pub properties: Vec<(String, String)>,
-    /// Message annotations the device set (`dt-subject` and the like), as text.
-    pub annotations: Vec<(String, String)>,
-    /// The body.
-    pub body: Bytes,
-}
-
 /// What open connections must act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HubChange {
@@ -107,36 +57,33 @@ pub enum HubChange {
     DeviceLost(String),
 }
 
-/// Why the registry refused.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum RegistryError {
-    /// No such device.
-    #[error("device {0} is not registered")]
-    NotFound(String),
-    /// `create` of one that exists.
-    #[error("device {0} is already registered")]
-    Exists(String),
-    /// The etag does not match.
-    #[error("the etag of device {0} does not match")]
-    Precondition(String),
-}
-
 impl Hub {
     /// An empty hub that answers to `host`, with Azure's five default policies and fresh random keys.
     pub fn new(host: impl Into<String>, clock: Clock) -> Self {
-        let policies = ["iothubowner", "service", "device", "registryRead", "registryReadWrite"];
+        Self::restore(host, clock, &BTreeMap::new(), Vec::new())
+    }
+
+    /// A hub with the policy keys and devices it had before. Missing keys are made.
+    pub fn restore(
+        host: impl Into<String>,
+        clock: Clock,
+        policy_keys: &BTreeMap<String, String>,
+        devices: Vec<Device>,
+    ) -> Self {
+        let key = |name: &str| policy_keys.get(name).cloned().unwrap_or_else(random_key);
         Self {
             host: host.into(),
             created_ms: clock.now_ms(),
             clock,
-            policies: policies.into_iter().map(|name| (name, random_key())).collect(),
+            policies: POLICIES.into_iter().map(|name| (name, key(name))).collect(),
             state: Mutex::new(State {
-                devices: BTreeMap::new(),
+                devices: devices.into_iter().map(|device| (device.device_id.clone(), device)).collect(),
                 partitions: (0..PARTITIONS).map(|_| Partition::default()).collect(),
             }),
             presence: Mutex::default(),
             changes: broadcast::channel(1024).0,
             arrived: watch::channel(0).0,
+            registry_version: watch::channel(0).0,
         }
     }
 
@@ -158,6 +105,11 @@ impl Hub {
     /// A policy's key, base64. `None` for an unknown policy.
     pub fn policy_key(&self, policy: &str) -> Option<&str> {
         self.policies.get(policy).map(String::as_str)
+    }
+
+    /// All policies: name and key.
+    pub fn policies(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.policies.iter().map(|(name, key)| (*name, key.as_str()))
     }
 
     /// `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…` of a policy.
@@ -205,11 +157,34 @@ impl Hub {
         self.lock().devices.values().cloned().collect()
     }
 
+    /// How many entries there are.
+    pub fn device_count(&self) -> usize {
+        self.lock().devices.len()
+    }
+
+    /// Counts changes of the registry since the start, so that it can be saved.
+    pub fn registry_version(&self) -> watch::Receiver<u64> {
+        self.registry_version.subscribe()
+    }
+
     /// Creates an enabled device. Missing keys are made.
     ///
     /// # Errors
     /// `Exists` if it is there already.
     pub fn create_device(&self, id: &str, keys: Option<(String, String)>) -> Result<Device, RegistryError> {
+        self.create_device_as(id, keys, DeviceStatus::Enabled)
+    }
+
+    /// Creates a device that may be disabled from the start. Missing keys are made.
+    ///
+    /// # Errors
+    /// `Exists` if it is there already.
+    pub fn create_device_as(
+        &self,
+        id: &str,
+        keys: Option<(String, String)>,
+        status: DeviceStatus,
+    ) -> Result<Device, RegistryError> {
         let mut state = self.lock();
         if state.devices.contains_key(id) {
             return Err(RegistryError::Exists(id.to_owned()));
@@ -217,13 +192,15 @@ impl Hub {
         let (primary_key, secondary_key) = keys.unwrap_or_else(|| (random_key(), random_key()));
         let device = Device {
             device_id: id.to_owned(),
-            status: DeviceStatus::Enabled,
+            status,
             primary_key,
             secondary_key,
             generation_id: format!("{}{:06}", self.clock.now_ms(), fastrand::u32(..1_000_000)),
             etag: random_etag(),
         };
         state.devices.insert(id.to_owned(), device.clone());
+        drop(state);
+        self.registry_version.send_modify(|version| *version += 1);
         Ok(device)
     }
 
@@ -253,6 +230,7 @@ impl Hub {
         let lost = device.status == DeviceStatus::Disabled || device.primary_key != before.primary_key;
         let device = device.clone();
         drop(state);
+        self.registry_version.send_modify(|version| *version += 1);
         if lost {
             let disabled = device.status == DeviceStatus::Disabled;
             self.cut_device(id, if disabled { Cut::Disabled } else { Cut::KeysChanged });
@@ -273,6 +251,7 @@ impl Hub {
         }
         state.devices.remove(id);
         drop(state);
+        self.registry_version.send_modify(|version| *version += 1);
         self.cut_device(id, Cut::Deleted);
         _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
         Ok(())

@@ -3,10 +3,36 @@
 //! Knows none of `azure`, `iot_hub`, `devices`: if both sides shared code, a wrong SAS token would pass.
 
 mod amqp;
+mod certificates;
+mod device;
+mod dps;
+mod dps_wire;
+mod error;
+mod event;
+mod files;
+mod https;
 mod hub;
+mod listeners;
+mod options;
 mod presence;
+mod ready;
+mod registration;
+mod registry;
+mod registry_json;
+mod reply;
+mod running;
 mod sas;
+mod saved;
+mod websocket;
 
 pub use amqp::{AmqpOptions, EVENT_HUB_NAME, serve as serve_amqp};
-pub use hub::{Device, DeviceStatus, Event, Hub, HubChange, RegistryError};
+pub use device::{Device, DeviceStatus, RegistryError};
+pub use dps::Dps;
+pub use error::EmulatorError;
+pub use event::Event;
+pub use hub::{Hub, HubChange, PARTITIONS};
+pub use options::Options;
+pub use ready::{Ready, ReadyHub};
+pub use registration::{Calls, Failure, Refusal, Registration, RegistrationStatus};
+pub use running::Emulator;
 pub use sas::{Token, TokenError};

@@ -2,6 +2,21 @@
 //!
 //! Knows no LoRaWAN and no spool.
 
+mod cbs;
+mod classify;
+mod client;
+mod connection;
+mod device;
+mod dial;
 mod error;
+mod message;
+mod options;
+mod pool;
+mod renewals;
+mod safe_link;
+mod shared;
+mod token;
 
+pub use client::{IotHub, Status};
 pub use error::{RetryReason, SendError, Trouble};
+pub use options::{IotHubOptions, Transport};

@@ -2,5 +2,9 @@
 
 mod frame_bytes;
 mod keep_alive;
+pub mod proxy;
+pub mod tls;
+pub mod transport;
+pub mod websocket;
 
 pub use keep_alive::KeepAlive;

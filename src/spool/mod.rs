@@ -1,7 +1,35 @@
 //! The durable queue before the hub, and the small state beside it.
 //!
-//! Does not know what a record means.
+//! Does not know what a record means. One thread writes (`writer`, a `batch` at a time, `upkeep` between), one
+//! reads (`reader`); `handout` decides what the `claim` gets next; `queue` is the handle to all of it; `control` and `operator`
+//! are the two ends of an operator's commands.
 
+mod batch;
+mod books;
+mod claim;
+pub mod control;
+mod database;
+mod folder;
+mod handout;
+mod ledger;
+mod mailbox;
+mod memory;
+mod meters;
+mod operator;
+mod parked;
+mod queue;
+mod reader;
+mod state_store;
 mod types;
+mod upkeep;
+mod wire;
+mod writer;
 
-pub use types::{Appended, DedupKey, NewRecord, Pending, Seq, SpoolError};
+pub use claim::Claim;
+pub use operator::{Operator, OperatorError};
+pub use queue::Spool;
+pub use state_store::StateStore;
+pub use types::{
+    Appended, DedupKey, NewRecord, ParkedFilter, ParkedRecord, Pending, Selection, Seq, SpoolError, State,
+    StateRow, Stats,
+};

@@ -1,11 +1,12 @@
 //! What goes into the spool and what comes out of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::model::Outcome;
+use crate::model::{Outcome, ParkReason};
 
 /// A record's place in the order of receipt. Never reused, also not after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,7 +27,8 @@ pub struct NewRecord {
     pub dedup: Option<DedupKey>,
     /// The message, opaque here.
     pub body: Bytes,
-    /// Told what became of it, if somebody waits.
+    /// Told what became of it, if somebody waits. Travels with the record to its [`Pending`]; dropped
+    /// when the append fails or answers [`Appended::Duplicate`].
     pub waiter: Option<oneshot::Sender<Outcome>>,
 }
 
@@ -74,4 +76,103 @@ pub enum SpoolError {
     /// Another process works on this directory.
     #[error("{0} is in use by another process")]
     InUse(String),
+    /// The database is sound, but not one this version can work on; nothing was changed. Only from `open`.
+    #[error("the spool's database does not fit this version: {0}")]
+    Incompatible(String),
+}
+
+/// Where a record is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It waits to be sent.
+    Pending,
+    /// It was set aside.
+    Parked {
+        /// Why.
+        reason: ParkReason,
+        /// One sentence for a person.
+        detail: String,
+    },
+    /// It is done, discarded, or was requeued under another number.
+    Gone,
+}
+
+/// A parked record as lists show it, without its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedRecord {
+    /// Its number, for requeue and discard.
+    pub seq: Seq,
+    /// Its lane.
+    pub lane: Arc<str>,
+    /// Its group.
+    pub group: Arc<str>,
+    /// When it was received, milliseconds since 1970 UTC.
+    pub received_ms: i64,
+    /// When it was parked, milliseconds since 1970 UTC.
+    pub parked_ms: i64,
+    /// [`ParkReason::as_str`]; may be a word that only a newer version knows.
+    pub reason: String,
+    /// One sentence for a person.
+    pub detail: String,
+    /// Length of its body.
+    pub bytes: u64,
+}
+
+/// Which parked records a list, requeue or discard means. Unset fields match all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParkedFilter {
+    /// Only this group's (application's).
+    pub group: Option<String>,
+    /// Only those parked for this reason.
+    pub reason: Option<ParkReason>,
+}
+
+/// What to requeue or discard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// These numbers; others than parked ones are passed over.
+    Seqs(Vec<Seq>),
+    /// All that are parked now and match.
+    Matching(ParkedFilter),
+}
+
+/// One live row of the small state beside the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateRow {
+    /// Unique within its namespace.
+    pub key: String,
+    /// Opaque here.
+    pub value: Bytes,
+    /// Milliseconds since 1970 UTC from when on it is no longer given; `None`: for ever.
+    pub expires_ms: Option<i64>,
+}
+
+/// The spool in numbers, as of the last commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Records that wait to be sent.
+    pub pending: u64,
+    /// Their bodies, in bytes.
+    pub pending_bytes: u64,
+    /// Records set aside.
+    pub parked: u64,
+    /// Their bodies, in bytes.
+    pub parked_bytes: u64,
+    /// When the pending record with the lowest number was received (at most a second old figure),
+    /// milliseconds since 1970 UTC.
+    pub oldest_received_ms: Option<i64>,
+    /// Records stored since the start.
+    pub appended: u64,
+    /// Repeated posts recognised since the start.
+    pub duplicates: u64,
+    /// Bodies of pending records held in memory, in bytes.
+    pub memory_bytes: u64,
+    /// Transactions committed since the start; far fewer than records when these come together.
+    pub commits: u64,
+    /// How long the last commit took.
+    pub last_commit: Duration,
+    /// Appends can succeed.
+    pub healthy: bool,
+    /// At the start the database was damaged, was moved aside, and a new one begun.
+    pub set_aside: bool,
 }

@@ -1,1 +1,15 @@
-//! From the spool to the hub: pump, per-device lanes, translation. Knows no HTTP and no AMQP.
+//! From the spool to the hub: pump, per-device lanes, translation.
+//!
+//! Knows no HTTP and no AMQP. What it needs of its neighbours it says in [`ports`]; `app` joins them.
+
+mod backoff;
+mod deliver;
+mod delivery;
+pub mod ports;
+mod pump;
+mod schedule;
+mod translate;
+
+pub use backoff::Backoff;
+pub use pump::{Pump, PumpOptions};
+pub use translate::{SkipReason, TranslateError, Translated, translate};

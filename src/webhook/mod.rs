@@ -1,1 +1,24 @@
 //! The HTTP edge that The Things Stack posts to: authenticate, cap, parse, store, answer. Knows no hub and no DPS.
+//!
+//! `POST /webhook` and `POST /webhook/<anything>` take every kind of message; the kind is read from the body.
+//!
+//! | answer | when |
+//! |---|---|
+//! | 202 `stored`, `duplicate` | the message is on disk, now or since an earlier post |
+//! | 202 `ignored` | another kind than an uplink, an uplink without FPort, or an unknown kind: nothing is kept |
+//! | 200 `sent` | with `Prefer: wait=N`: the hub accepted it |
+//! | 202 `pending` | with `Prefer: wait=N`: on disk, the hub's answer is not known yet |
+//! | 404, 409, 413, 422, 424, 502 | with `Prefer: wait=N`: on disk but parked; the reason decides the status |
+//! | 400, 401, 408, 413, 415, 503 | refused; nothing was kept. 503 says when to come back |
+
+mod body;
+mod handler;
+mod intake;
+mod prefer;
+mod refusal;
+mod reply;
+mod routes;
+mod secrets;
+
+pub use intake::{Intake, NewMessage, StoreError, Stored};
+pub use routes::serve;

@@ -17,3 +17,4 @@ mod replay;
 mod spool;
 mod traps;
 mod webhook;
+mod world;

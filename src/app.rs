@@ -1,1 +1,0 @@
-//! The composition root: builds bottom-up, spawns, drains; alone sees siblings together.

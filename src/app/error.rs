@@ -1,0 +1,57 @@
+//! Why the connector can't start, said as what to change.
+
+use std::net::SocketAddr;
+
+use crate::devices::{HttpClientError, InvalidHubIdRule, InvalidRoute};
+use crate::net::proxy::InvalidProxy;
+use crate::net::tls::TlsError;
+use crate::spool::SpoolError;
+
+/// The connector did not start; nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A listener's address can't be had.
+    #[error(
+        "{key}: can't listen on {address}: {source}\n  hint: another process may use this port; set {key} to a free one"
+    )]
+    Listen {
+        /// The configuration key.
+        key: &'static str,
+        /// What it says.
+        address: SocketAddr,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// The spool can't be opened.
+    #[error("spool.directory: {0}")]
+    Spool(#[from] SpoolError),
+    /// What the spool knows of devices can't be read.
+    #[error("spool.directory: what is known of devices can't be read: {0}")]
+    State(String),
+    /// The routes to Azure do not fit together.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Routes(Vec<InvalidRoute>),
+    /// `devices.hub_id` is no rule.
+    #[error("devices.hub_id: {0}")]
+    HubId(#[from] InvalidHubIdRule),
+    /// CA certificates.
+    #[error("azure.ca_file: {0}")]
+    Tls(#[from] TlsError),
+    /// The proxy's address.
+    #[error("azure.proxy: {0}")]
+    Proxy(#[from] InvalidProxy),
+    /// The HTTP client for DPS.
+    #[error(transparent)]
+    Http(#[from] HttpClientError),
+}
+
+impl AppError {
+    /// Whether something outside the configuration is in the way: a taken port, a spool in use.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Listen { .. } | Self::Spool(SpoolError::InUse(_)) => true,
+            Self::Spool(_) | Self::State(_) | Self::Routes(_) | Self::HubId(_) | Self::Tls(_) => false,
+            Self::Proxy(_) | Self::Http(_) => false,
+        }
+    }
+}

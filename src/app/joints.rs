@@ -1,0 +1,179 @@
+//! Joins the rooms: what one says it needs, another has. No logic of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::admin::{Health, NotReady};
+use crate::azure::{HubDevice, Telemetry};
+use crate::devices::{Directory, ResolveError, Store, StoreError};
+use crate::iot_hub::{IotHub, SendError};
+use crate::metrics::{Metrics, Snapshot};
+use crate::model::{Clock, EndDevice, Outcome, ParkReason};
+use crate::spool::{Appended, DedupKey, NewRecord, Seq, Spool, SpoolError, State, StateStore};
+use crate::uplink::ports::{Devices, Hubs, Observer, Records};
+use crate::webhook::{self, Intake, NewMessage, Stored};
+
+impl Records for Spool {
+    async fn read(&self, seq: Seq) -> Result<Option<(i64, Bytes)>, SpoolError> {
+        self.record(seq).await
+    }
+
+    fn done(&self, seq: Seq) {
+        Self::done(self, seq);
+    }
+
+    async fn park(&self, seq: Seq, reason: ParkReason, detail: &str) -> Result<(), SpoolError> {
+        Self::park(self, seq, reason, detail).await
+    }
+}
+
+impl Devices for Directory {
+    fn cached(&self, device: &EndDevice) -> Option<Arc<HubDevice>> {
+        Self::cached(self, device, None).ok().flatten()
+    }
+
+    async fn resolve(
+        &self,
+        device: &EndDevice,
+        dev_eui: Option<&str>,
+    ) -> Result<Arc<HubDevice>, ResolveError> {
+        Self::resolve(self, device, dev_eui).await
+    }
+
+    fn lost(&self, device: &EndDevice, seen: &Arc<HubDevice>, reason: ParkReason) {
+        Self::lost(self, device, seen, reason);
+    }
+}
+
+impl Hubs for IotHub {
+    async fn send(&self, device: &Arc<HubDevice>, message: &Telemetry) -> Result<(), SendError> {
+        Self::send(self, device, message).await
+    }
+}
+
+impl Observer for Metrics {
+    fn sent(&self, since_receipt: Duration) {
+        Self::sent(self, since_receipt);
+    }
+
+    fn parked(&self, reason: ParkReason) {
+        Self::parked(self, reason.as_str());
+    }
+
+    fn retried(&self, reason: &'static str) {
+        Self::retried(self, reason);
+    }
+
+    fn skipped(&self) {
+        self.ignored("no_telemetry");
+    }
+}
+
+impl Intake for Spool {
+    async fn store(&self, message: NewMessage) -> Result<Stored, webhook::StoreError> {
+        let NewMessage { device, dedup, body, waiter } = message;
+        let record = NewRecord {
+            lane: device.key().into(),
+            group: device.application_id().into(),
+            dedup: dedup.map(DedupKey),
+            body,
+            waiter,
+        };
+        match self.append(record).await {
+            Ok(Appended::Stored(_)) => Ok(Stored::New),
+            Ok(Appended::Duplicate(seq)) => Ok(Stored::Duplicate(match self.state_of(seq).await {
+                State::Parked { reason, detail } => Some(Outcome::Parked { reason, detail }),
+                State::Pending | State::Gone => None,
+            })),
+            Err(error) => Err(match error {
+                SpoolError::Full(_) => webhook::StoreError::Full,
+                SpoolError::ParkedFull(application) => webhook::StoreError::ParkedFull { application },
+                SpoolError::Io(_)
+                | SpoolError::Closed
+                | SpoolError::InUse(_)
+                | SpoolError::Incompatible(_) => webhook::StoreError::Unavailable,
+            }),
+        }
+    }
+}
+
+/// The spool's small state as the directory's store.
+pub(super) struct DeviceStore(pub(super) StateStore);
+
+impl Store for DeviceStore {
+    fn put<'a>(
+        &'a self,
+        namespace: &'static str,
+        key: &'a str,
+        value: Vec<u8>,
+        expires_ms: i64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.0.put(namespace, key, value.into(), Some(expires_ms)).await.map_err(store_error)
+        })
+    }
+
+    fn delete<'a>(&'a self, namespace: &'static str, key: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move { self.0.delete(namespace, key).await.map_err(store_error) })
+    }
+
+    fn load<'a>(
+        &'a self,
+        namespace: &'static str,
+    ) -> BoxFuture<'a, Result<Vec<(String, Vec<u8>)>, StoreError>> {
+        Box::pin(async move {
+            let rows = self.0.load(namespace).await.map_err(store_error)?;
+            Ok(rows.into_iter().map(|row| (row.key, row.value.into())).collect())
+        })
+    }
+}
+
+fn store_error(error: SpoolError) -> StoreError {
+    StoreError(error.to_string())
+}
+
+/// Readiness and gauges, asked of the parts at each probe or scrape.
+#[derive(Clone)]
+pub(super) struct Vitals {
+    pub(super) spool: Spool,
+    pub(super) hubs: IotHub,
+    pub(super) directory: Directory,
+    pub(super) clock: Clock,
+}
+
+impl Health for Vitals {
+    fn not_ready(&self) -> Vec<NotReady> {
+        let mut reasons = Vec::new();
+        if !self.spool.stats().healthy {
+            let reason = "the spool can't write, so no message is accepted; look for disk errors in the log"
+                .to_owned();
+            reasons.push(NotReady { part: "spool", reason });
+        }
+        if !self.hubs.status().reached {
+            let reason = "no hub could be reached since the start; messages are kept meanwhile".to_owned();
+            reasons.push(NotReady { part: "hub", reason });
+        }
+        reasons
+    }
+}
+
+impl Vitals {
+    /// The gauges of this moment.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let (spool, hubs) = (self.spool.stats(), self.hubs.status());
+        let age = |received_ms: i64| u64::try_from(self.clock.now_ms() - received_ms).unwrap_or(0);
+        Snapshot {
+            pending_messages: spool.pending,
+            pending_bytes: spool.pending_bytes,
+            oldest_age: spool.oldest_received_ms.map(|received_ms| Duration::from_millis(age(received_ms))),
+            parked_messages: spool.parked,
+            parked_bytes: spool.parked_bytes,
+            devices_known: self.directory.len() as u64,
+            devices_connected: hubs.devices as u64,
+            hub_connections: hubs.connections as u64,
+        }
+    }
+}

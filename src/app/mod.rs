@@ -1,0 +1,222 @@
+//! The composition root: builds bottom-up, spawns, drains; alone sees siblings together.
+
+mod error;
+mod joints;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use error::AppError;
+use joints::{DeviceStore, Vitals};
+
+use crate::config::{Config, Transport};
+use crate::devices::{Directory, HubIdRule, Options as DirectoryOptions, Routes, http_client};
+use crate::iot_hub::{IotHub, IotHubOptions};
+use crate::metrics::Metrics;
+use crate::model::Clock;
+use crate::net::proxy::Proxy;
+use crate::net::tls::client_config;
+use crate::spool::{Spool, control};
+use crate::uplink::{Backoff, Pump, PumpOptions};
+use crate::{admin, webhook};
+
+/// Kept back from the grace period for closing links and the database.
+const CLOSING: Duration = Duration::from_secs(3);
+
+/// A running connector.
+pub struct Connector {
+    webhook: SocketAddr,
+    admin: SocketAddr,
+    spool: Spool,
+    hubs: IotHub,
+    tasks: Tasks,
+    grace: Duration,
+}
+
+/// What runs, in the order in which it stops, each with its own token.
+struct Tasks {
+    webhook: (CancellationToken, JoinHandle<()>),
+    control: (CancellationToken, JoinHandle<()>),
+    pump: (CancellationToken, JoinHandle<()>),
+    admin: (CancellationToken, JoinHandle<()>),
+}
+
+/// Runs the connector until `stop`, then drains it within `shutdown.grace`.
+///
+/// # Errors
+/// It could not start.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
+    let connector = Connector::start(config).await?;
+    stop.cancelled().await;
+    connector.stop().await;
+    Ok(())
+}
+
+impl Connector {
+    /// Builds everything and listens. Appends are served as soon as this returns, whatever the backlog.
+    ///
+    /// # Errors
+    /// Says which key, file or port; nothing is left running.
+    pub async fn start(config: Config) -> Result<Self, AppError> {
+        let clock = Clock::system();
+        let routes = Routes::new(&config.azure).map_err(AppError::Routes)?;
+        let rule = HubIdRule::parse(&config.devices.hub_id)?;
+        let tls = client_config(config.azure.ca_file.as_deref())?;
+        let http = http_client(&tls, config.azure.proxy.as_deref(), config.azure.connect_timeout)?;
+        let hub_options = hub_options(&config, tls, clock.clone())?;
+        let webhook_listener = listen("webhook.listen", config.webhook.listen).await?;
+        let admin_listener = listen("admin.listen", config.admin.listen).await?;
+        let (webhook_at, admin_at) = (local(&webhook_listener), local(&admin_listener));
+
+        let (spool, claim) = Spool::open(&config.spool, clock.clone())?;
+        let directory = Directory::load(
+            routes,
+            rule,
+            DeviceStore(spool.state()),
+            DirectoryOptions::from(&config.devices),
+            http,
+            clock.clone(),
+        )
+        .await
+        .map_err(|error| AppError::State(error.to_string()))?;
+        let hubs = IotHub::new(hub_options);
+        let metrics = Metrics::new();
+        let vitals = Vitals {
+            spool: spool.clone(),
+            hubs: hubs.clone(),
+            directory: directory.clone(),
+            clock: clock.clone(),
+        };
+        let gauges = vitals.clone();
+        metrics.set_snapshot(move || gauges.snapshot());
+
+        let pump = Pump::new(
+            spool.clone(),
+            directory,
+            hubs.clone(),
+            metrics.clone(),
+            hubs.hub_up(),
+            PumpOptions {
+                backoff: Backoff { initial: config.uplink.retry_initial, max: config.uplink.retry_max },
+                max_in_flight: config.uplink.max_in_flight,
+                format: config.telemetry.format,
+                clock,
+            },
+        );
+        let grace = config.shutdown.grace;
+        let tasks = Tasks {
+            pump: spawn(|stop| pump.run(claim, stop, grace.saturating_sub(CLOSING))),
+            control: spawn(|stop| serve_control(spool.clone(), stop)),
+            admin: spawn(|stop| admin::serve(admin_listener, Arc::new(vitals), metrics.clone(), stop)),
+            webhook: spawn(|stop| {
+                webhook::serve(webhook_listener, spool.clone(), config.webhook, metrics, stop)
+            }),
+        };
+        let stats = spool.stats();
+        info!(webhook = %webhook_at, admin = %admin_at, pending = stats.pending, parked = stats.parked, "The connector is up.");
+        Ok(Self { webhook: webhook_at, admin: admin_at, spool, hubs, tasks, grace })
+    }
+
+    /// Where the webhook listens.
+    pub fn webhook(&self) -> SocketAddr {
+        self.webhook
+    }
+
+    /// The durable queue, for what only an operator or a test asks.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Where health and metrics are served.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Stops taking messages, sends what can be sent at once, closes links, syncs the spool: within the grace period.
+    /// What was not sent stays in the spool.
+    pub async fn stop(self) {
+        let deadline = Instant::now() + self.grace;
+        let Tasks { webhook, control, pump, admin } = self.tasks;
+        end("webhook", webhook, deadline).await;
+        end("pump", pump, deadline).await;
+        if timeout_at(deadline, self.hubs.close()).await.is_err() {
+            warn!("Hub connections did not close in time; dropped.");
+        }
+        end("control socket", control, deadline).await;
+        // The database is safe without it; closing only tidies up, so it may pass the deadline a little.
+        if timeout(CLOSING, self.spool.close()).await.is_err() {
+            warn!("The spool did not close in time; its next start recovers.");
+        }
+        end("admin", admin, deadline).await;
+        info!("The connector has stopped.");
+    }
+}
+
+fn hub_options(
+    config: &Config,
+    tls: Arc<rustls::ClientConfig>,
+    clock: Clock,
+) -> Result<IotHubOptions, AppError> {
+    let azure = &config.azure;
+    let proxy = match &azure.proxy {
+        Some(address) => Some(Proxy::parse(address)?),
+        None => Proxy::from_environment(|name| std::env::var(name).ok())?,
+    };
+    Ok(IotHubOptions {
+        transport: match azure.transport {
+            Transport::Amqp => crate::iot_hub::Transport::Tls,
+            Transport::AmqpWs => crate::iot_hub::Transport::WebSocket,
+        },
+        websocket_port: azure.websocket_port,
+        proxy,
+        keep_alive: azure.keep_alive,
+        token_lifetime: azure.token_lifetime,
+        connect_timeout: azure.connect_timeout,
+        send_timeout: config.uplink.send_timeout,
+        max_devices_per_connection: azure.max_devices_per_connection,
+        idle_timeout: config.devices.idle_timeout,
+        clock,
+        ..IotHubOptions::new(tls)
+    })
+}
+
+/// Operators' commands while we hold the spool. Without the socket all else works.
+async fn serve_control(spool: Spool, stop: CancellationToken) {
+    if let Err(error) = control::serve(spool, stop).await {
+        warn!(%error, "No control socket: `spool` commands can't reach this instance.");
+    }
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address).await.map_err(|source| AppError::Listen { key, address, source })
+}
+
+fn local(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().expect("a bound listener has an address")
+}
+
+fn spawn<F: Future<Output = ()> + Send + 'static>(
+    task: impl FnOnce(CancellationToken) -> F,
+) -> (CancellationToken, JoinHandle<()>) {
+    let stop = CancellationToken::new();
+    (stop.clone(), tokio::spawn(task(stop)))
+}
+
+async fn end(name: &'static str, (stop, mut task): (CancellationToken, JoinHandle<()>), deadline: Instant) {
+    stop.cancel();
+    match timeout_at(deadline, &mut task).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(part = name, %error, "A part ended abnormally."),
+        Err(_) => {
+            task.abort();
+            warn!(part = name, "A part did not end within the grace period; dropped.");
+        }
+    }
+}

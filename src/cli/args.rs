@@ -1,0 +1,240 @@
+//! What can be typed: commands, arguments and the help that explains them.
+//!
+//! Runs nothing.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use url::Url;
+
+use crate::model::{ParkReason, Secret};
+
+const ABOUT: &str = "Joins LoRaWAN devices on The Things Stack to Azure IoT Hub";
+
+const LONG_ABOUT: &str = "Joins LoRaWAN devices on The Things Stack to Azure IoT Hub
+
+Takes the webhooks of The Things Stack, keeps every message on disk before it answers, \
+and sends it on as telemetry of the device's own identity at IoT Hub.";
+
+const AFTER_HELP: &str = "\
+New here? `tti-connector demo` runs everything on this machine, without Azure and without a configuration
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 69 a port is taken, 78 the configuration has problems";
+
+const CONFIG_HELP: &str = "\
+The file is TOML, see config.example.toml for every key
+An environment variable TTI_CONNECTOR__SECTION__KEY wins over the file, for instance
+TTI_CONNECTOR__WEBHOOK__LISTEN=0.0.0.0:8080; in an application's id write _ for -, so that the key
+azure.applications.cold-chain.dps.id_scope is TTI_CONNECTOR__AZURE__APPLICATIONS__COLD_CHAIN__DPS__ID_SCOPE";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "tti-connector", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One command each.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the connector until it is told to stop
+    ///
+    /// SIGTERM or Ctrl-C lets it finish what is under way, for `shutdown.grace` at most; a second one ends it at
+    /// once. Messages that were answered 2xx are safe in the spool in either case.
+    #[command(after_help = CONFIG_HELP)]
+    Run(ConfigArgs),
+    /// Check the configuration and say where each application's telemetry goes
+    ///
+    /// Reports all problems at once, each with its key, the reason and a fix. Connects to nothing, prints no secret.
+    #[command(after_help = CONFIG_HELP)]
+    CheckConfig(ConfigArgs),
+    /// Run connector and emulated IoT Hub in one process, to see it work without Azure
+    ///
+    /// Prints a curl line to try, and each telemetry message as it arrives at the hub.
+    Demo(DemoArgs),
+    /// Run the emulated IoT Hub and Device Provisioning Service alone, to test any IoT device without Azure
+    ///
+    /// Writes DIR/ready.json once it listens, with host names, connection strings and keys.
+    Emulate(EmulateArgs),
+    /// Post payload files to a webhook, as The Things Stack would
+    Replay(ReplayArgs),
+    /// List, show, requeue or discard messages that were set aside
+    ///
+    /// A message is parked when the hub will never take it as it is: the device is disabled, the message is too
+    /// large, the application is not configured. It stays, with its reason, until you requeue or discard it.
+    Spool(SpoolArgs),
+    /// Ask a running connector whether it is well; exit code 0 if so, else 1
+    ///
+    /// Made for the health checks of containers: asks `admin.listen` of the configuration over loopback.
+    Health(HealthArgs),
+}
+
+/// Where the configuration is.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ConfigArgs {
+    /// Configuration file [default: $TTI_CONNECTOR_CONFIG, else tti-connector.toml here if it exists, else none]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `demo`
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// Folder for state, certificates and ready.json [default: a fresh temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Port of the webhook on 127.0.0.1; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    pub webhook_port: u16,
+    /// Port of AMQP over TLS on 127.0.0.1; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 5671)]
+    pub amqp_port: u16,
+    /// Port of HTTPS and WebSocket on 127.0.0.1; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 8443)]
+    pub https_port: u16,
+}
+
+/// `emulate`
+#[derive(Args, Clone, Debug)]
+pub struct EmulateArgs {
+    /// Folder for state, certificates and ready.json [default: a fresh temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Port of AMQP over TLS on 127.0.0.1; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 5671)]
+    pub amqp_port: u16,
+    /// Port of HTTPS and WebSocket on 127.0.0.1; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 8443)]
+    pub https_port: u16,
+    /// Hubs that the Device Provisioning Service spreads devices over, evenly
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub hubs: u16,
+}
+
+/// `replay`
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// Payload files (.json, or one payload a line in .ndjson and .jsonl), or folders of them, in the order of names
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// The webhook, such as http://127.0.0.1:8080/webhook
+    #[arg(long, value_name = "URL")]
+    pub to: Url,
+    /// Secret of the webhook; other users of this machine can see it, --secret-file is better
+    #[arg(long, value_name = "TEXT", conflicts_with = "secret_file", value_parser = secret)]
+    pub secret: Option<Secret>,
+    /// File with the secret of the webhook
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Requests under way at once; 1 keeps the order of the files
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub concurrency: u16,
+}
+
+/// `spool`
+#[derive(Args, Clone, Debug)]
+pub struct SpoolArgs {
+    /// What to do with parked messages.
+    #[command(subcommand)]
+    pub command: SpoolCommand,
+}
+
+/// `spool …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum SpoolCommand {
+    /// List parked messages, oldest first
+    List(SpoolListArgs),
+    /// Show one parked message with its body
+    Show(SpoolShowArgs),
+    /// Send parked messages again, once their cause is gone
+    Requeue(SpoolSelectArgs),
+    /// Delete parked messages for good
+    Discard(SpoolSelectArgs),
+}
+
+/// `spool list`
+#[derive(Args, Clone, Debug)]
+pub struct SpoolListArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: SpoolFilterArgs,
+    /// Show at most N
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `spool show`
+#[derive(Args, Clone, Debug)]
+pub struct SpoolShowArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Number of the message, from `spool list`
+    #[arg(value_name = "NUMBER")]
+    pub number: i64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SELECTORS: [&str; 4] = ["numbers", "application", "reason", "all"];
+
+/// `spool requeue` and `spool discard`: numbers, or a filter, or all; never nothing.
+#[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(SELECTORS))]
+pub struct SpoolSelectArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Numbers of messages, from `spool list`
+    #[arg(value_name = "NUMBER", conflicts_with_all = ["application", "reason", "all"])]
+    pub numbers: Vec<i64>,
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: SpoolFilterArgs,
+    /// All parked messages
+    #[arg(long, conflicts_with_all = ["application", "reason"])]
+    pub all: bool,
+}
+
+/// Which parked messages.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SpoolFilterArgs {
+    /// Only those of this application of The Things Stack
+    #[arg(long, value_name = "ID")]
+    pub application: Option<String>,
+    /// Only those parked for this reason, as `spool list` shows it
+    #[arg(long, value_name = "REASON", value_parser = reasons())]
+    pub reason: Option<ParkReason>,
+}
+
+/// `health`
+#[derive(Args, Clone, Debug)]
+pub struct HealthArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Ask this URL instead of the one from the configuration (http only)
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "ready"])]
+    pub url: Option<Url>,
+    /// Ask /ready instead of /live: whether messages can be stored and sent, not only whether it runs
+    #[arg(long)]
+    pub ready: bool,
+}
+
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
+fn reasons() -> impl TypedValueParser<Value = ParkReason> {
+    let names = PossibleValuesParser::new(ParkReason::ALL.map(ParkReason::as_str));
+    names.try_map(|name| ParkReason::parse(&name).ok_or("no such reason"))
+}

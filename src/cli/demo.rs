@@ -1,0 +1,128 @@
+//! `demo`: connector and emulator in one process; prints in plain words what arrives at the hub.
+//!
+//! Knows nothing of how either works.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::args::DemoArgs;
+use super::emulate::{Folder, failed};
+use super::{CliError, print};
+use crate::app::Connector;
+use crate::config::Config;
+use crate::emulator::{Emulator, Event, Hub, Options, PARTITIONS, Ready};
+use crate::model::Secret;
+
+/// What the curl line posts: the ordinary uplink of the project's payloads.
+const EXAMPLE: &str = include_str!("../../payloads/uplink_message.json");
+
+/// Starts both, prints a curl line to try, then every arrival, until `stop`.
+///
+/// # Errors
+/// A port is taken, or the folder can't be used.
+pub(super) async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), CliError> {
+    let folder = Folder::new(args.dir)?;
+    let dir = folder.path();
+    let options = Options {
+        amqp_port: args.amqp_port,
+        https_port: args.https_port,
+        ..Options::new(dir.join("emulator"))
+    };
+    let emulator = Emulator::start(options).await.map_err(failed)?;
+    let connector = match Connector::start(config(&dir, args.webhook_port, emulator.ready())).await {
+        Ok(connector) => connector,
+        Err(error) => {
+            emulator.shutdown().await;
+            return Err(super::app_error(error));
+        }
+    };
+    let url = format!("http://{}/webhook", connector.webhook());
+    let ready = Ready { webhook_url: Some(url.clone()), ..emulator.ready().clone() };
+    ready.write(&dir).map_err(failed)?;
+    let example = dir.join("uplink_message.json");
+    std::fs::write(&example, EXAMPLE)
+        .map_err(|error| CliError::setup("the example uplink can't be written into the folder", error))?;
+    print(&greeting(&ready, &connector, &url, &dir, &example));
+
+    let mut watchers = JoinSet::new();
+    for hub in emulator.hubs() {
+        watchers.spawn(watch(Arc::clone(hub)));
+    }
+    stop.cancelled().await;
+    connector.stop().await;
+    watchers.shutdown().await;
+    emulator.shutdown().await;
+    // What it says is no longer true. A folder that is gone already is fine.
+    _ = std::fs::remove_file(dir.join("ready.json"));
+    Ok(())
+}
+
+fn config(dir: &Path, webhook_port: u16, ready: &Ready) -> Config {
+    let mut config = Config::default();
+    config.webhook.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, webhook_port));
+    // The demo must start beside anything; `ready` and `metrics` are a bonus whose address it prints.
+    config.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.spool.directory = dir.join("spool");
+    config.azure.amqp_port = ready.hubs.first().map_or(config.azure.amqp_port, |hub| hub.amqp_port);
+    config.azure.ca_file = Some(ready.ca_file.clone().into());
+    config.azure.dps.endpoint = Some(ready.dps_endpoint.clone());
+    config.azure.dps.id_scope = Some(ready.id_scope.clone());
+    config.azure.dps.group_enrollment_key = Some(Secret::new(ready.group_enrollment_key.clone()));
+    config
+}
+
+fn greeting(ready: &Ready, connector: &Connector, url: &str, dir: &Path, example: &Path) -> String {
+    let mut text = String::from("The connector and an emulated Azure IoT Hub are running\n\n");
+    _ = writeln!(text, "  webhook  {url}");
+    for hub in &ready.hubs {
+        _ = writeln!(text, "  hub      {} AMQP {}, HTTPS {}", hub.host_name, hub.amqp_port, ready.https_port);
+    }
+    _ = writeln!(text, "  metrics  http://{}/metrics", connector.admin());
+    _ = writeln!(text, "  files    {} (ready.json has all keys and connection strings)", dir.display());
+    _ = writeln!(text, "\nPost an uplink from another terminal, as The Things Stack would:\n");
+    _ = writeln!(
+        text,
+        "  curl -i -H 'Content-Type: application/json' --data-binary @'{}' {url}\n",
+        example.display()
+    );
+    _ = writeln!(text, "Each message that arrives at the hub is shown here. Stop with Ctrl-C\n");
+    text
+}
+
+/// Prints what arrives at one hub, in order per device.
+async fn watch(hub: Arc<Hub>) {
+    let mut arrivals = hub.arrivals();
+    let mut next: HashMap<usize, i64> = HashMap::new();
+    loop {
+        for partition in 0..PARTITIONS {
+            let from = next.entry(partition).or_insert_with(|| hub.bounds(partition).0);
+            for event in hub.events(partition, *from, usize::MAX) {
+                *from = event.sequence_number + 1;
+                print(&in_words(hub.host(), &event));
+            }
+        }
+        if arrivals.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn in_words(host: &str, event: &Event) -> String {
+    let property = |name: &str| {
+        event.properties.iter().find(|(key, _)| key == name).map_or("unknown", |(_, value)| value.as_str())
+    };
+    format!(
+        "Telemetry from device {} (application {}, FPort {}, received {}) arrived at hub {host}:\n  {}\n\n",
+        event.device_id,
+        property("ApplicationId"),
+        property("port"),
+        property("iothub-creation-time-utc"),
+        String::from_utf8_lossy(&event.body),
+    )
+}

@@ -1,0 +1,79 @@
+//! `emulate`: the emulated IoT Hub and DPS alone, for whoever tests an IoT device.
+//!
+//! Knows nothing of how the emulator works.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use super::args::EmulateArgs;
+use super::{CliError, Exit, print};
+use crate::emulator::{Emulator, EmulatorError, Options, Ready};
+
+/// A folder that the user named, or a temporary one that goes with the process.
+pub(super) enum Folder {
+    Named(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Folder {
+    pub(super) fn new(dir: Option<PathBuf>) -> Result<Self, CliError> {
+        match dir {
+            Some(dir) => Ok(Self::Named(dir)),
+            None => tempfile::Builder::new().prefix("tti-connector-").tempdir().map(Self::Temporary).map_err(
+                |error| CliError::setup("no temporary folder can be made; name one with --dir", error),
+            ),
+        }
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        match self {
+            Self::Named(dir) => dir.clone(),
+            Self::Temporary(dir) => dir.path().to_owned(),
+        }
+    }
+}
+
+/// Starts the emulator, tells how to use it, and runs until `stop`.
+///
+/// # Errors
+/// A port is taken, or the folder can't be used.
+pub(super) async fn emulate(args: EmulateArgs, stop: CancellationToken) -> Result<(), CliError> {
+    let folder = Folder::new(args.dir)?;
+    let options = Options {
+        amqp_port: args.amqp_port,
+        https_port: args.https_port,
+        hubs: usize::from(args.hubs),
+        ..Options::new(folder.path())
+    };
+    let emulator = Emulator::start(options).await.map_err(failed)?;
+    emulator.ready().write(&folder.path()).map_err(failed)?;
+    print(&greeting(emulator.ready(), &folder.path()));
+    stop.cancelled().await;
+    emulator.shutdown().await;
+    Ok(())
+}
+
+pub(super) fn failed(error: EmulatorError) -> CliError {
+    let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::Failure };
+    CliError::failed(exit, error)
+}
+
+fn greeting(ready: &Ready, dir: &std::path::Path) -> String {
+    let mut text = String::from("An emulated Azure IoT Hub is ready\n\n");
+    for hub in &ready.hubs {
+        _ = writeln!(
+            text,
+            "  hub      {} AMQP {}, HTTPS and WebSocket {}",
+            hub.host_name, hub.amqp_port, ready.https_port
+        );
+        _ = writeln!(text, "           {}", hub.service_connection_string);
+        _ = writeln!(text, "  events   {}", hub.event_hub_connection_string);
+    }
+    _ = writeln!(text, "  DPS      {} id scope {}", ready.dps_endpoint, ready.id_scope);
+    _ = writeln!(text, "           group enrollment key {}", ready.group_enrollment_key);
+    _ = writeln!(text, "  trust    {}", ready.ca_file);
+    _ = writeln!(text, "\nAll of it for programs: {}\nStop with Ctrl-C", dir.join("ready.json").display());
+    text
+}

@@ -1,0 +1,222 @@
+//! Registers one device at DPS and polls until there is an answer. Decides nothing: `answer` does.
+
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use super::answer::{self, Answer, Reach, Step};
+use super::hold::Holds;
+use super::http::causes;
+use crate::azure::{SigningKey, derive_device_key, sas};
+use crate::devices::ResolveError;
+use crate::devices::routes::DpsScope;
+use crate::model::{Clock, ParkReason};
+
+/// Life of a DPS token. It is used for one registration only.
+const TOKEN_LIFE_S: u64 = 3600;
+/// Longest answer read; DPS's own limit for a registration's payload is far below.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// How fast DPS is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two polls when DPS does not say. It takes five in ten seconds.
+    pub poll_default: Duration,
+    /// Shortest wait between two polls, whatever DPS says.
+    pub poll_min: Duration,
+    /// Longest wait between two polls, whatever DPS says.
+    pub poll_max: Duration,
+    /// Longest time for one request and its answer.
+    pub request_timeout: Duration,
+    /// Longest time for a whole registration.
+    pub total_timeout: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            poll_default: Duration::from_secs(2),
+            poll_min: Duration::from_secs(1),
+            poll_max: Duration::from_secs(15),
+            request_timeout: Duration::from_secs(20),
+            total_timeout: Duration::from_secs(90),
+        }
+    }
+}
+
+/// What DPS assigned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::devices) struct Registration {
+    /// Host, or `host:port`.
+    pub(in crate::devices) hub: String,
+    /// The device's id there.
+    pub(in crate::devices) device_id: String,
+}
+
+/// All DPS instances that are configured, with what they have in common.
+#[derive(Debug)]
+pub(in crate::devices) struct DpsClient {
+    http: reqwest::Client,
+    permits: Semaphore,
+    holds: Holds,
+    pace: Pace,
+    clock: Clock,
+}
+
+/// One registration under way.
+struct Attempt<'a> {
+    scope: &'a DpsScope,
+    registration_id: &'a str,
+    token: String,
+    body: String,
+}
+
+impl DpsClient {
+    pub(in crate::devices) fn new(
+        http: reqwest::Client,
+        max_registrations: usize,
+        pace: Pace,
+        clock: Clock,
+    ) -> Self {
+        let permits = Semaphore::new(max_registrations.clamp(1, Semaphore::MAX_PERMITS));
+        Self { http, permits, holds: Holds::default(), pace, clock }
+    }
+
+    /// Registers a device, or asks for its registration if DPS has it already. `registration_id` is in lower
+    /// case. Waits for one of the permits; returns at once while the endpoint is held back.
+    pub(in crate::devices) async fn register(
+        &self,
+        scope: &DpsScope,
+        registration_id: &str,
+        model_id: Option<&str>,
+    ) -> Result<Registration, ResolveError> {
+        let endpoint = scope.endpoint.authority();
+        self.held(endpoint)?;
+        let Ok(_permit) = self.permits.acquire().await else {
+            return Err(ResolveError::Retry { detail: "registrations are closed".to_owned(), after: None });
+        };
+        // Others may have seen the endpoint fail meanwhile.
+        self.held(endpoint)?;
+        let attempt = Attempt::new(scope, registration_id, model_id, self.clock.now_ms());
+        match timeout(self.pace.total_timeout, self.converse(&attempt)).await {
+            Ok(result) => result,
+            Err(_) => Err(ResolveError::Retry {
+                detail: format!("DPS {endpoint} did not finish within {:?}", self.pace.total_timeout),
+                after: None,
+            }),
+        }
+    }
+
+    fn held(&self, endpoint: &str) -> Result<(), ResolveError> {
+        match self.holds.check(endpoint) {
+            None => Ok(()),
+            Some((left, cause)) => Err(ResolveError::Retry {
+                detail: format!("registrations at DPS {endpoint} are held back: {cause}"),
+                after: Some(left),
+            }),
+        }
+    }
+
+    async fn converse(&self, attempt: &Attempt<'_>) -> Result<Registration, ResolveError> {
+        let endpoint = attempt.scope.endpoint.authority();
+        let mut operation: Option<String> = None;
+        loop {
+            let (step, request) = match &operation {
+                None => (Step::Register, attempt.register(&self.http)),
+                Some(id) => (Step::Poll, attempt.poll(&self.http, id)),
+            };
+            let (answer, after) = match timeout(self.pace.request_timeout, self.exchange(step, request)).await
+            {
+                Ok(Ok(answered)) => answered,
+                Ok(Err(error)) => (unreachable(endpoint, &causes(&error.without_url())), None),
+                Err(_) => (unreachable(endpoint, "no answer in time"), None),
+            };
+            if !matches!(answer, Answer::Retry { reach: Reach::Endpoint, .. }) {
+                self.holds.works(endpoint);
+            }
+            match answer {
+                Answer::Assigned { hub, device_id } => return Ok(Registration { hub, device_id }),
+                Answer::Refused { detail } => {
+                    return Err(ResolveError::Park { reason: ParkReason::NotAssigned, detail });
+                }
+                Answer::Retry { detail, reach: Reach::Device } => {
+                    return Err(ResolveError::Retry { detail, after });
+                }
+                Answer::Retry { detail, reach: Reach::Endpoint } => {
+                    let begins = self.holds.check(endpoint).is_none();
+                    let wait = self.holds.failed(endpoint, after, &detail);
+                    if begins {
+                        let delay_ms = wait.as_millis();
+                        warn!(endpoint, delay_ms, error = %detail, "DPS does not serve; registrations wait.");
+                    }
+                    return Err(ResolveError::Retry { detail, after: Some(wait) });
+                }
+                Answer::Wait { operation_id } => {
+                    let wait = after.unwrap_or(self.pace.poll_default);
+                    sleep(wait.min(self.pace.poll_max).max(self.pace.poll_min)).await;
+                    operation = Some(operation_id);
+                }
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        step: Step,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(Answer, Option<Duration>), reqwest::Error> {
+        let mut response = request.send().await?;
+        let after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| answer::retry_after(value, self.clock.now_ms()));
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                let detail = format!("DPS answered with more than {MAX_ANSWER_BYTES} bytes");
+                return Ok((Answer::Retry { detail, reach: Reach::Endpoint }, after));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok((answer::read(step, response.status().as_u16(), &body), after))
+    }
+}
+
+impl<'a> Attempt<'a> {
+    fn new(scope: &'a DpsScope, registration_id: &'a str, model_id: Option<&str>, now_ms: i64) -> Self {
+        let key: SigningKey = derive_device_key(&scope.group_key, registration_id);
+        let resource = format!("{}/registrations/{registration_id}", scope.id_scope);
+        let expiry_s = u64::try_from(now_ms / 1000).unwrap_or(0) + TOKEN_LIFE_S;
+        let mut body = json!({ "registrationId": registration_id });
+        if let Some(model_id) = model_id {
+            body["payload"] = json!({ "modelId": model_id });
+        }
+        Self {
+            scope,
+            registration_id,
+            token: sas::sign(&resource, &key, expiry_s, Some("registration")),
+            body: body.to_string(),
+        }
+    }
+
+    fn register(&self, http: &reqwest::Client) -> reqwest::RequestBuilder {
+        http.put(self.scope.endpoint.register(&self.scope.id_scope, self.registration_id))
+            .header(AUTHORIZATION, &self.token)
+            .header(CONTENT_TYPE, "application/json; charset=utf-8")
+            .body(self.body.clone())
+    }
+
+    fn poll(&self, http: &reqwest::Client, operation_id: &str) -> reqwest::RequestBuilder {
+        http.get(self.scope.endpoint.operation(&self.scope.id_scope, self.registration_id, operation_id))
+            .header(AUTHORIZATION, &self.token)
+    }
+}
+
+fn unreachable(endpoint: &str, cause: &str) -> Answer {
+    Answer::Retry { detail: format!("DPS {endpoint} can't be reached: {cause}"), reach: Reach::Endpoint }
+}

@@ -1,0 +1,43 @@
+//! What a caller chooses about an emulator. Knows no sockets.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::Clock;
+
+/// Most hubs of one emulator: each needs a loopback address of its own, and the certificate names them all.
+pub(super) const MAX_HUBS: usize = 16;
+
+/// How to start an [`Emulator`](super::Emulator).
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder for what must survive a restart. Made if missing; one emulator at a time uses it.
+    pub dir: PathBuf,
+    /// Port of AMQP over TLS on every hub's address; 0 takes a free one.
+    pub amqp_port: u16,
+    /// Port of HTTPS and WebSocket on every hub's address; 0 takes a free one.
+    pub https_port: u16,
+    /// Number of hubs, 1 to 16.
+    pub hubs: usize,
+    /// The time in which tokens expire and messages arrive. Certificates live in the machine's own time.
+    pub clock: Clock,
+    /// How long DPS works on an assignment, so that a client has to poll.
+    pub dps_work: Duration,
+    /// `Retry-After` of DPS in whole seconds. Azure says 3.
+    pub dps_retry_after_s: u32,
+}
+
+impl Options {
+    /// One hub on Azure's AMQP port 5671 and on 8443, with its state in `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            amqp_port: 5671,
+            https_port: 8443,
+            hubs: 1,
+            clock: Clock::system(),
+            dps_work: Duration::from_millis(100),
+            dps_retry_after_s: 1,
+        }
+    }
+}

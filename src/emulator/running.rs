@@ -1,0 +1,161 @@
+//! The composition of a running emulator: state from its folder, sockets, tasks, and their end.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::certificates::Certificates;
+use super::dps::Dps;
+use super::error::EmulatorError;
+use super::files;
+use super::https::{self, Site};
+use super::hub::Hub;
+use super::listeners::{self, Bound, Reception};
+use super::options::{MAX_HUBS, Options};
+use super::ready::{self, Ready, ReadyHub};
+use super::saved::{Saved, Saver};
+
+const LOCK_FILE: &str = "emulator.lock";
+/// AMQP connections, and separately HTTPS connections. A thousand devices with a connection each, and spare.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// Hubs and a DPS that listen. Ends at [`shutdown`](Self::shutdown), or roughly when dropped.
+#[derive(Debug)]
+pub struct Emulator {
+    dir: PathBuf,
+    hubs: Vec<Arc<Hub>>,
+    dps: Arc<Dps>,
+    ready: Ready,
+    saver: Arc<Saver>,
+    tasks: TaskTracker,
+    stop: DropGuard,
+    /// Held until the last write.
+    lock: File,
+}
+
+impl Emulator {
+    /// Loads or makes the state in the options' folder and listens. A stale `ready.json` is removed; writing the new
+    /// one is left to the caller, who may have more to start.
+    ///
+    /// # Errors
+    /// [`EmulatorError`] says which file or address, and what to change.
+    pub async fn start(options: Options) -> Result<Self, EmulatorError> {
+        if !(1..=MAX_HUBS).contains(&options.hubs) {
+            return Err(EmulatorError::Hubs(options.hubs));
+        }
+        let (dir, lock) = open(&options.dir)?;
+        files::remove(&dir.join(ready::FILE))?;
+        let mut saved = Saved::load(&dir)?;
+        let certificates = Certificates::load_or_make(&dir)?;
+        let amqp = listeners::bind(options.hubs, options.amqp_port, "--amqp-port").await?;
+        let https = listeners::bind(options.hubs, options.https_port, "--https-port").await?;
+
+        let hubs: Vec<_> = (0..options.hubs)
+            .map(|index| Arc::new(saved.take_hub(&listeners::host(index), options.clock.clone())))
+            .collect();
+        let dps = Arc::new(Dps::new(
+            (saved.id_scope.clone(), saved.group_key.clone()),
+            (options.clock.clone(), options.dps_work, options.dps_retry_after_s),
+            hubs.clone(),
+            std::mem::take(&mut saved.registrations),
+        ));
+        let ready = Ready {
+            hubs: hubs.iter().map(|hub| ReadyHub::new(hub, amqp.port)).collect(),
+            https_port: https.port,
+            ca_file: certificates.ca_file.display().to_string(),
+            id_scope: dps.id_scope().to_owned(),
+            group_enrollment_key: dps.group_key().to_owned(),
+            dps_endpoint: format!("{}:{}", listeners::host(0), https.port),
+            webhook_url: None,
+        };
+        let saver = Arc::new(Saver::new(&dir, hubs.clone(), Arc::clone(&dps), saved));
+        saver.save()?;
+
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(Arc::clone(&saver).run(saver.versions(), stop.clone()));
+        let site = Arc::new(Site {
+            hubs: hubs.clone(),
+            dps: Arc::clone(&dps),
+            clock: options.clock,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+            amqp_places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        });
+        listen_amqp(&site, amqp, certificates.server_config(&[])?.into());
+        listen_https(&site, https, certificates.server_config(&["http/1.1"])?.into());
+        Ok(Self { dir, hubs, dps, ready, saver, tasks, stop: stop.drop_guard(), lock })
+    }
+
+    /// What clients must know.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// The hubs, the first being `localhost`.
+    pub fn hubs(&self) -> &[Arc<Hub>] {
+        &self.hubs
+    }
+
+    /// The DPS instance.
+    pub fn dps(&self) -> &Dps {
+        &self.dps
+    }
+
+    /// Ends all connections and tasks, saves the state and removes `ready.json`. Takes a few seconds at most.
+    pub async fn shutdown(self) {
+        let Self { dir, saver, tasks, stop, lock, .. } = self;
+        stop.disarm().cancel();
+        tasks.close();
+        tasks.wait().await;
+        saver.save_or_warn().await;
+        if let Err(error) = files::remove(&dir.join(ready::FILE)) {
+            tracing::warn!(%error, "Cannot remove ready.json of the stopped emulator.");
+        }
+        drop(lock);
+    }
+}
+
+/// Makes the folder and takes its lock. The path is made absolute, for `ready.json`.
+fn open(dir: &Path) -> Result<(PathBuf, File), EmulatorError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| EmulatorError::File { path, source }
+    };
+    fs::create_dir_all(dir).map_err(failed(dir))?;
+    let dir = dir.canonicalize().map_err(failed(dir))?;
+    let path = dir.join(LOCK_FILE);
+    let lock = File::options().create(true).append(true).open(&path).map_err(failed(&path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok((dir, lock)),
+        Err(fs::TryLockError::WouldBlock) => Err(EmulatorError::Locked(dir)),
+        Err(fs::TryLockError::Error(source)) => Err(failed(&path)(source)),
+    }
+}
+
+fn listen_amqp(site: &Arc<Site>, bound: Bound, tls: TlsAcceptor) {
+    let places = Arc::clone(&site.amqp_places);
+    let reception = Reception { tls, places, tasks: site.tasks.clone(), stop: site.stop.clone() };
+    for (index, listener) in bound.listeners {
+        let (hub, stop) = (Arc::clone(&site.hubs[index]), site.stop.clone());
+        site.tasks.spawn(listeners::accept(listener, reception.clone(), move |stream| {
+            listeners::serve_amqp_connection(stream, Arc::clone(&hub), stop.clone())
+        }));
+    }
+}
+
+fn listen_https(site: &Arc<Site>, bound: Bound, tls: TlsAcceptor) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let reception = Reception { tls, places, tasks: site.tasks.clone(), stop: site.stop.clone() };
+    for (index, listener) in bound.listeners {
+        let (hub, site) = (Arc::clone(&site.hubs[index]), Arc::clone(site));
+        let tasks = site.tasks.clone();
+        tasks.spawn(listeners::accept(listener, reception.clone(), move |stream| {
+            https::serve(Arc::clone(&site), Arc::clone(&hub), stream)
+        }));
+    }
+}

@@ -1,0 +1,249 @@
+//! One device's session at its hub: token, session, telemetry link. Room for its further links is here.
+//!
+//! Knows neither other devices nor who sends what when.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use fe2o3_amqp::link::delivery::Sendable;
+use fe2o3_amqp::session::SessionHandle;
+use fe2o3_amqp_types::definitions::Fields;
+use fe2o3_amqp_types::messaging::Data;
+use fe2o3_amqp_types::primitives::{Symbol, Value};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use super::classify::{self, Class, Scope};
+use super::connection::{Connection, Refused, Seat};
+use super::error::{RetryReason, SendError};
+use super::pool::{Pool, reaching};
+use super::renewals::Grant;
+use super::safe_link::{self, Loss, SafeSender};
+use super::shared::Shared;
+use super::token::{Life, Subject};
+use crate::azure::{Credential, HubDevice};
+use crate::model::ParkReason;
+
+/// An Attach that stays unanswered this long is given up, at the risk that a later answer costs the connection.
+/// Callers stop waiting much earlier.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(120);
+/// How many full connections to pass by before giving up.
+const MAX_FULL_CONNECTIONS: usize = 4;
+/// How long to wait for the connection to say why it ended.
+const CAUSE_PATIENCE: Duration = Duration::from_secs(1);
+/// The version that Microsoft's C# and Java clients name on device links.
+const API_VERSION: &str = "2020-09-30";
+const CLIENT_VERSION: &str = concat!("tti-connector/", env!("CARGO_PKG_VERSION"));
+/// IoT Hub percent-decodes the id in an address.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// The one place of a device in this process. Whoever holds its lock may open, use or close the session, so there is
+/// never a second one.
+pub(super) type Slot = Arc<Mutex<Held>>;
+
+/// What a slot holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) session: Option<DeviceSession>,
+    pub(super) used: Instant,
+}
+
+/// A slot that may be gone by the time it is needed.
+#[derive(Clone, Debug)]
+pub(super) struct SlotRef {
+    slot: Weak<Mutex<Held>>,
+    device_id: Arc<str>,
+}
+
+/// A device's open session. Fields drop in this order: links, session, token, seat.
+#[derive(Debug)]
+pub(super) struct DeviceSession {
+    telemetry: SafeSender,
+    session: SessionHandle<()>,
+    _grant: Option<Arc<Grant>>,
+    device: Arc<HubDevice>,
+    seat: Seat,
+}
+
+/// Why a message did not go through, and whether the session is still good.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: SendError,
+    pub(super) session_lost: bool,
+}
+
+impl SlotRef {
+    pub(super) fn new(slot: &Slot, device_id: &Arc<str>) -> Self {
+        Self { slot: Arc::downgrade(slot), device_id: device_id.clone() }
+    }
+
+    pub(super) fn device_id(&self) -> &str {
+        &self.device_id
+    }
+
+    /// Closes the session as soon as nobody uses it.
+    pub(super) fn release(&self, shared: &Shared) {
+        if let Some(slot) = self.slot.upgrade() {
+            shared.tasks.spawn(async move { close(slot.lock_owned().await).await });
+        }
+    }
+}
+
+/// Closes the session of a slot while holding it.
+pub(super) async fn close(mut held: OwnedMutexGuard<Held>) {
+    if let Some(session) = held.session.take() {
+        session.close().await;
+    }
+}
+
+impl DeviceSession {
+    /// Gets a seat, puts the token, begins the session, attaches the telemetry link. Not to be cancelled.
+    /// `fresh_policy` puts the connection's policy token anew first.
+    pub(super) async fn open(
+        shared: &Shared,
+        pool: &Arc<Pool>,
+        device: Arc<HubDevice>,
+        slot: SlotRef,
+        fresh_policy: bool,
+    ) -> Result<Self, SendError> {
+        let (seat, grant) = authorized_seat(shared, pool, &device, slot, fresh_policy).await?;
+        let connection = &seat.connection;
+        let mut session = match connection.begin().await {
+            Ok(session) => session,
+            Err(loss) => return Err(failure(loss, connection, pool).await.error),
+        };
+        let attach = SafeSender::attach(
+            &mut session,
+            format!("telemetry-{}", Uuid::new_v4()),
+            telemetry_address(&device.device_id),
+            Some(link_properties(&device)),
+            connection.lost().clone(),
+        );
+        match timeout(ATTACH_PATIENCE, attach).await.unwrap_or(Err(Loss::NoCredit)) {
+            Ok(telemetry) => Ok(Self { telemetry, session, _grant: grant, device, seat }),
+            Err(loss) => {
+                let failure = failure(loss, connection, pool).await;
+                safe_link::end(session).await;
+                Err(failure.error)
+            }
+        }
+    }
+
+    /// Whether it can be used for `device` as it is known now; keys and model may have changed.
+    pub(super) fn serves(&mut self, device: &HubDevice) -> bool {
+        (std::ptr::eq(&*self.device, device) || *self.device == *device) && self.telemetry.loss().is_none()
+    }
+
+    /// Sends one message and waits for the outcome.
+    pub(super) async fn send(
+        &mut self,
+        message: &Sendable<Data>,
+        pool: &Pool,
+        patience: Duration,
+    ) -> Result<(), Failure> {
+        let now = Instant::now();
+        self.seat.connection.touch(now);
+        let outcome = match self.telemetry.send(message, now + patience).await {
+            Ok(outcome) => outcome,
+            Err(loss) => return Err(failure(loss, &self.seat.connection, pool).await),
+        };
+        match classify::outcome(&outcome) {
+            None => Ok(()),
+            Some((class, detail)) => {
+                let error = classify::error(class, &detail, &self.device.hub);
+                Err(Failure { error, session_lost: false })
+            }
+        }
+    }
+
+    /// Closes links, then the session, within a bound.
+    pub(super) async fn close(self) {
+        self.telemetry.close().await;
+        if self.seat.connection.is_live() {
+            safe_link::end(self.session).await;
+        }
+    }
+}
+
+async fn authorized_seat(
+    shared: &Shared,
+    pool: &Arc<Pool>,
+    device: &Arc<HubDevice>,
+    slot: SlotRef,
+    fresh_policy: bool,
+) -> Result<(Seat, Option<Arc<Grant>>), SendError> {
+    let mut full = 0;
+    loop {
+        let seat = pool.seat(&device.device_id).await?;
+        let connection = &seat.connection;
+        let life = Life::starting_now(shared.options.token_lifetime);
+        match &device.credential {
+            Credential::Policy { .. } => {
+                if fresh_policy {
+                    connection.refresh_policy(&shared.options).await.map_err(Refused::error)?;
+                }
+                return Ok((seat, None));
+            }
+            Credential::Device { .. } => {}
+        }
+        let subject = Subject::Device(device.clone());
+        match connection.authorize(&subject, &shared.options).await {
+            Ok(()) => {
+                let grant = Arc::new(Grant { subject, slot: Some(slot) });
+                connection.renewals.add(&grant, life);
+                return Ok((seat, Some(grant)));
+            }
+            Err(Refused::ConnectionFull(error)) => {
+                connection.mark_full(&device.device_id);
+                full += 1;
+                if full >= MAX_FULL_CONNECTIONS {
+                    return Err(error);
+                }
+            }
+            Err(Refused::Because(error)) if connection.is_live() => return Err(error),
+            Err(Refused::Because(error)) => return Err(reaching(error, !pool.any_live())),
+        }
+    }
+}
+
+async fn failure(loss: Loss, connection: &Connection, pool: &Pool) -> Failure {
+    let hub = &connection.hub;
+    let retry = |reason, detail: &str| classify::error(Class::Retry(reason, None, false), detail, hub);
+    let error = match loss {
+        Loss::Link(condition) | Loss::Session(condition) => {
+            classify::error(classify::condition(Scope::Device, &condition), &condition.to_string(), hub)
+        }
+        Loss::Connection => {
+            // The link may notice a moment before the connection knows why.
+            _ = timeout(CAUSE_PATIENCE, connection.lost().cancelled()).await;
+            reaching(connection.lost_error(), !pool.any_live())
+        }
+        Loss::TooLarge(text) => {
+            let error = classify::error(Class::Park(ParkReason::TooLarge), &text, hub);
+            return Failure { error, session_lost: false };
+        }
+        Loss::NoCredit => retry(RetryReason::Timeout, "the hub takes no messages from the device now"),
+        Loss::NoOutcome => retry(RetryReason::Timeout, "the hub gave no outcome in time"),
+        Loss::Confused(text) => retry(RetryReason::Link, &text),
+    };
+    Failure { error, session_lost: true }
+}
+
+fn telemetry_address(device_id: &str) -> String {
+    format!("/devices/{}/messages/events", utf8_percent_encode(device_id, RESERVED))
+}
+
+fn link_properties(device: &HubDevice) -> Fields {
+    let mut properties = Fields::new();
+    let mut insert = |name: &str, value: &str| {
+        properties.insert(Symbol::from(name), Value::String(value.to_owned()));
+    };
+    insert("com.microsoft:client-version", CLIENT_VERSION);
+    insert("com.microsoft:api-version", API_VERSION);
+    if let Some(model_id) = &device.model_id {
+        insert("com.microsoft:model-id", model_id);
+    }
+    properties
+}

@@ -1,0 +1,94 @@
+//! How to reach hubs: transport, limits and time-outs, with the defaults that suit IoT Hub.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+
+use crate::model::Clock;
+use crate::net::proxy::Proxy;
+
+/// Tokens that IoT Hub takes on one TCP connection, with its own reserve.
+const DEVICES_OVER_TCP: usize = 995;
+/// The same over WebSocket.
+const DEVICES_OVER_WEBSOCKET: usize = 500;
+/// Token requests under way at once; the hub needs some of them to answer anyway.
+const PUTS_OVER_TCP: usize = 64;
+/// IoT Hub drops a WebSocket connection at the 31st.
+const PUTS_OVER_WEBSOCKET: usize = 30;
+
+/// How AMQP travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// AMQP over TLS at the hub address's port.
+    #[default]
+    Tls,
+    /// AMQP over WebSocket at `websocket_port`.
+    WebSocket,
+}
+
+/// Settings for all hubs. [`IotHubOptions::new`] gives the defaults.
+#[derive(Clone, Debug)]
+pub struct IotHubOptions {
+    /// How AMQP travels.
+    pub transport: Transport,
+    /// TCP port of AMQP over WebSocket.
+    pub websocket_port: u16,
+    /// HTTP proxy for either transport.
+    pub proxy: Option<Proxy>,
+    /// Something is sent at least this often on a quiet connection; IoT Hub wants it within 240 s.
+    pub keep_alive: Duration,
+    /// A hub that sends nothing for this long is given up. IoT Hub is asked to speak in half of it.
+    pub silence_limit: Duration,
+    /// Life of the tokens we sign; renewed at 85 %.
+    pub token_lifetime: Duration,
+    /// Longest time for DNS, TCP, TLS, AMQP and the token links to open.
+    pub connect_timeout: Duration,
+    /// Longest wait for the hub's outcome of one message, and for its reply to one token.
+    pub send_timeout: Duration,
+    /// Devices on one connection at most; never more than 995, over WebSocket 500.
+    pub max_devices_per_connection: usize,
+    /// A device that sent nothing for this long gives its session back; so does a connection without devices.
+    pub idle_timeout: Duration,
+    /// Whom to trust.
+    pub tls: Arc<ClientConfig>,
+    /// For the expiry written into tokens.
+    pub clock: Clock,
+}
+
+impl IotHubOptions {
+    /// The defaults: TLS, no proxy, 995 devices a connection, one-hour tokens.
+    pub fn new(tls: Arc<ClientConfig>) -> Self {
+        Self {
+            transport: Transport::Tls,
+            websocket_port: 443,
+            proxy: None,
+            keep_alive: Duration::from_secs(100),
+            silence_limit: Duration::from_secs(60),
+            token_lifetime: Duration::from_secs(3600),
+            connect_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_secs(30),
+            max_devices_per_connection: DEVICES_OVER_TCP,
+            idle_timeout: Duration::from_secs(3600),
+            tls,
+            clock: Clock::system(),
+        }
+    }
+
+    /// Devices one connection takes.
+    pub(super) fn devices_per_connection(&self) -> usize {
+        let most = match self.transport {
+            Transport::Tls => DEVICES_OVER_TCP,
+            Transport::WebSocket => DEVICES_OVER_WEBSOCKET,
+        };
+        self.max_devices_per_connection.clamp(1, most)
+    }
+
+    /// Token requests one connection may have under way.
+    pub(super) const fn puts_in_flight(&self) -> usize {
+        match self.transport {
+            Transport::Tls => PUTS_OVER_TCP,
+            Transport::WebSocket => PUTS_OVER_WEBSOCKET,
+        }
+    }
+}

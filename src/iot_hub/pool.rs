@@ -1,0 +1,296 @@
+//! The connections to one hub for one credential: seats for devices, one connect attempt at a time, reconnects.
+//!
+//! Knows no links and no messages.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connection::{Connection, Seat};
+use super::dial::unreachable_hub;
+use super::error::{SendError, Trouble};
+use super::renewals::{self, Grant};
+use super::shared::Shared;
+use super::token::Life;
+use crate::azure::{Credential, HubAddress};
+
+/// The pool reconnects by itself only while somebody wanted a seat this recently.
+const WANTED: Duration = Duration::from_secs(300);
+/// A connection that lived shorter than this counts as a failed attempt, so that a hub which closes at once is not
+/// asked in a tight loop.
+const SHORT_LIFE: Duration = Duration::from_secs(30);
+/// First pause before a reconnect; jitter halves it at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause before a reconnect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Connections to one hub. Policy connections are apart, since one token there opens every device.
+#[derive(Debug)]
+pub(super) struct Pool {
+    hub: HubAddress,
+    policy: Option<Credential>,
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+    /// Moves whenever a waiter should look again.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    connections: Vec<Arc<Connection>>,
+    connecting: bool,
+    /// Why the last attempt failed, while a next one is under way.
+    down: Option<SendError>,
+    /// Attempts that failed in a row.
+    failures: u32,
+    wanted: Instant,
+    closed: bool,
+}
+
+impl Pool {
+    pub(super) fn new(hub: HubAddress, policy: Option<Credential>, shared: Arc<Shared>) -> Self {
+        let state = State {
+            connections: Vec::new(),
+            connecting: false,
+            down: None,
+            failures: 0,
+            wanted: Instant::now(),
+            closed: false,
+        };
+        Self { hub, policy, shared, state: Mutex::new(state), changed: watch::Sender::new(0) }
+    }
+
+    /// A seat for a device, on a connection that is open or that opens now. While the hub is known to be down, fails
+    /// at once.
+    pub(super) async fn seat(self: &Arc<Self>, device_id: &Arc<str>) -> Result<Seat, SendError> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            if let Some(result) = self.seat_now(device_id) {
+                return result;
+            }
+            // The pool owns the sender, so it can't be gone.
+            _ = changed.changed().await;
+        }
+    }
+
+    fn seat_now(self: &Arc<Self>, device_id: &Arc<str>) -> Option<Result<Seat, SendError>> {
+        let mut state = self.state();
+        state.wanted = Instant::now();
+        if state.closed {
+            return Some(Err(unreachable_hub(&"the client is closing", &self.hub)));
+        }
+        let known = state.connections.iter().filter(|connection| connection.knows(device_id));
+        let mut all = known.chain(&state.connections);
+        if let Some(seat) = all.find_map(|connection| connection.try_seat(device_id)) {
+            return Some(Ok(seat));
+        }
+        if let Some(error) = &state.down {
+            return Some(Err(reaching(error.clone(), state.connections.is_empty())));
+        }
+        if !state.connecting {
+            state.connecting = true;
+            drop(state);
+            self.start(None);
+        }
+        None
+    }
+
+    /// Connections that are open.
+    pub(super) fn connections(&self) -> Vec<Arc<Connection>> {
+        self.state().connections.clone()
+    }
+
+    /// Whether any connection is open.
+    pub(super) fn any_live(&self) -> bool {
+        self.state().connections.iter().any(|connection| connection.is_live())
+    }
+
+    /// Closes connections on which nobody sat for `idle`.
+    pub(super) fn close_empty(&self, idle: Duration) {
+        for connection in self.connections() {
+            connection.retire_if_empty(idle);
+        }
+    }
+
+    /// Opens no further connections and closes those there are.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        for connection in &state.connections {
+            connection.give_up(unreachable_hub(&"the client is closing", &self.hub));
+        }
+        drop(state);
+        self.wake();
+    }
+
+    fn start(self: &Arc<Self>, pause: Option<Duration>) {
+        let pool = self.clone();
+        self.shared.tasks.spawn(async move { pool.connect(pause).await });
+    }
+
+    /// Tries until a connection is open or nobody wants one.
+    async fn connect(self: Arc<Self>, mut pause: Option<Duration>) {
+        loop {
+            if let Some(pause) = pause {
+                sleep(pause).await;
+                let mut state = self.state();
+                if state.closed || state.wanted.elapsed() > WANTED {
+                    state.connecting = false;
+                    state.down = None;
+                    drop(state);
+                    return self.wake();
+                }
+            }
+            let limit = self.shared.options.connect_timeout;
+            let opened = timeout(limit, self.open()).await.unwrap_or_else(|_| {
+                Err(unreachable_hub(&format!("not open within {} s", limit.as_secs_f32()), &self.hub))
+            });
+            let mut state = self.state();
+            match opened {
+                Ok(connection) => {
+                    state.connecting = false;
+                    state.down = None;
+                    if state.closed {
+                        connection.give_up(unreachable_hub(&"the client is closing", &self.hub));
+                    }
+                    state.connections.push(connection);
+                    drop(state);
+                    tracing::info!(hub = %self.hub, "connected to the hub");
+                    self.wake();
+                    return self.shared.announce(&self.hub);
+                }
+                Err(error) => {
+                    state.failures = state.failures.saturating_add(1);
+                    let next = pause_after(state.failures);
+                    let delay_ms = next.as_millis();
+                    tracing::warn!(hub = %self.hub, %error, delay_ms, "connecting to the hub failed");
+                    state.down = Some(error);
+                    pause = Some(next);
+                }
+            }
+            self.wake();
+        }
+    }
+
+    async fn open(self: &Arc<Self>) -> Result<Arc<Connection>, SendError> {
+        let shared = &self.shared;
+        let (driver, reader) = Connection::open(&shared.options, &self.hub, self.policy.clone()).await?;
+        let connection = driver.connection.clone();
+        let reading = connection.clone();
+        shared.tasks.spawn(async move {
+            let condition = reader.run().await;
+            reading.give_up(super::connection::closed_error(&condition, &reading.hub));
+        });
+        let pool = self.clone();
+        shared.tasks.spawn(async move {
+            let connection = driver.connection.clone();
+            driver.run().await;
+            pool.lost(&connection);
+        });
+        let guard = GiveUpUnlessKept(Some(connection.clone()));
+        let grant = match connection.policy() {
+            None => None,
+            Some(subject) => {
+                let life = Life::starting_now(shared.options.token_lifetime);
+                let refused = connection.authorize(&subject, &shared.options).await;
+                refused.map_err(super::connection::Refused::error)?;
+                Some((Arc::new(Grant { subject, slot: None }), life))
+            }
+        };
+        let renewing = connection.clone();
+        let shared = shared.clone();
+        self.shared.tasks.spawn(async move {
+            // Held here, so that it is renewed as long as the connection lives.
+            let grant = grant.inspect(|(grant, life)| renewing.renewals.add(grant, *life));
+            renewals::run(renewing, shared).await;
+            drop(grant);
+        });
+        guard.keep();
+        Ok(connection)
+    }
+
+    /// Takes a lost connection out, and reconnects if somebody may want it.
+    fn lost(self: &Arc<Self>, connection: &Arc<Connection>) {
+        let mut state = self.state();
+        let before = state.connections.len();
+        state.connections.retain(|other| !Arc::ptr_eq(other, connection));
+        if state.connections.len() == before {
+            // It never got as far; its attempt reports the failure.
+            return;
+        }
+        let error = connection.lost_error();
+        state.wanted = state.wanted.max(connection.last_used());
+        let wanted = !connection.is_retired() && state.wanted.elapsed() <= WANTED;
+        tracing::info!(hub = %self.hub, %error, devices = connection.devices(), "the connection to the hub ended");
+        if wanted && !state.connecting && !state.closed {
+            let lived = connection.opened.elapsed();
+            state.failures = if lived < SHORT_LIFE { state.failures.saturating_add(1) } else { 0 };
+            state.connecting = true;
+            state.down = Some(error);
+            let pause = pause_after(state.failures);
+            drop(state);
+            self.start(Some(pause));
+        } else {
+            drop(state);
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.changed.send_modify(|number| *number = number.wrapping_add(1));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes a connection whose opening is broken off or fails.
+struct GiveUpUnlessKept(Option<Arc<Connection>>);
+
+impl GiveUpUnlessKept {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GiveUpUnlessKept {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.give_up(unreachable_hub(&"it was not opened in full", &connection.hub));
+        }
+    }
+}
+
+/// With other connections open it is not the hub that is in trouble.
+pub(super) fn reaching(mut error: SendError, whole_hub: bool) -> SendError {
+    if let SendError::Retry { trouble, .. } = &mut error
+        && !whole_hub
+    {
+        *trouble = Trouble::Device;
+    }
+    error
+}
+
+/// Doubles with every failure up to the longest, and takes between half and all of it.
+fn pause_after(failures: u32) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
+    doubled.min(LONGEST_PAUSE).mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_from_quick_to_half_a_minute() {
+        assert!(pause_after(0) <= FIRST_PAUSE);
+        assert!(pause_after(3) >= FIRST_PAUSE * 4);
+        for failures in [8, 31, 32, u32::MAX] {
+            assert!((LONGEST_PAUSE / 2..=LONGEST_PAUSE).contains(&pause_after(failures)), "{failures}");
+        }
+    }
+}

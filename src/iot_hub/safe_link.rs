@@ -1,0 +1,242 @@
+//! The one place that works around the AMQP crate's defects, so that nobody else has to know them.
+//!
+//! - Deliveries under way never resolve when their session or connection stops: every wait here also watches the
+//!   link and the connection's end.
+//! - A cancelled begin or attach can close the whole connection: the functions that do them say so, and are called
+//!   only from tasks that nobody cancels while the connection is wanted.
+//! - A wake-up for new credit can be lost: waiting for credit starts anew every few seconds.
+
+use std::time::Duration;
+
+use fe2o3_amqp::connection::{ConnectionHandle, ConnectionStopReason, Error as ConnectionError};
+use fe2o3_amqp::link::delivery::{DeliveryFut, Sendable};
+use fe2o3_amqp::link::{
+    DetachError, LinkStateError, ReceiverAttachError, SendError as LinkSendError, SenderAttachError,
+    SessionStopReason,
+};
+use fe2o3_amqp::session::{BeginError, SessionHandle};
+use fe2o3_amqp::{Receiver, Sender, Session};
+use fe2o3_amqp_types::definitions::Fields;
+use fe2o3_amqp_types::messaging::{Outcome, SerializableBody};
+use futures_util::FutureExt as _;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::classify::Condition;
+
+/// How long a wait for credit lasts before it starts anew.
+const CREDIT_RECHECK: Duration = Duration::from_secs(2);
+/// How long a peer may take to answer our Detach or End before we go on without it.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a link, session or connection can't go on, or a message could not be handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// The peer detached the link.
+    Link(Condition),
+    /// The session ended.
+    Session(Condition),
+    /// The connection is gone; it knows why itself.
+    Connection,
+    /// The message is over the link's limit; nothing was sent, the link is fine.
+    TooLarge(String),
+    /// The peer gave no credit in time; nothing was sent.
+    NoCredit,
+    /// The message is out, but no outcome came in time.
+    NoOutcome,
+    /// Something that only a bug here or in the peer explains.
+    Confused(String),
+}
+
+/// A sender link that never waits in vain.
+#[derive(Debug)]
+pub(super) struct SafeSender {
+    sender: Sender,
+    lost: CancellationToken,
+}
+
+impl SafeSender {
+    /// Attaches a sender. Not to be cancelled.
+    pub(super) async fn attach(
+        session: &mut SessionHandle<()>,
+        name: String,
+        address: String,
+        properties: Option<Fields>,
+        lost: CancellationToken,
+    ) -> Result<Self, Loss> {
+        let mut builder = Sender::builder().name(name).target(address);
+        if let Some(properties) = properties {
+            builder = builder.properties(properties);
+        }
+        let sender = builder.attach(session).await.map_err(of_sender_attach)?;
+        Ok(Self { sender, lost })
+    }
+
+    /// Whether the peer has taken the link away, without waiting.
+    pub(super) fn loss(&mut self) -> Option<Loss> {
+        if self.lost.is_cancelled() {
+            return Some(Loss::Connection);
+        }
+        self.sender.on_detach().now_or_never().map(of_detach)
+    }
+
+    /// Sends and waits for the outcome, until `deadline`. May be cancelled; then the outcome is unknown.
+    pub(super) async fn send<T>(&mut self, message: &Sendable<T>, deadline: Instant) -> Result<Outcome, Loss>
+    where
+        T: SerializableBody + Send + Sync,
+    {
+        let delivery = self.hand_over(message, deadline).await?;
+        tokio::select! {
+            biased;
+            outcome = delivery => outcome.map_err(of_send),
+            detached = self.sender.on_detach() => Err(of_detach(detached)),
+            () = self.lost.cancelled() => Err(Loss::Connection),
+            () = tokio::time::sleep_until(deadline) => Err(Loss::NoOutcome),
+        }
+    }
+
+    /// Sends without waiting for the outcome. May be cancelled.
+    pub(super) async fn post<T>(&mut self, message: &Sendable<T>, deadline: Instant) -> Result<(), Loss>
+    where
+        T: SerializableBody + Send + Sync,
+    {
+        self.hand_over(message, deadline).await.map(|_| ())
+    }
+
+    async fn hand_over<T>(
+        &mut self,
+        message: &Sendable<T>,
+        deadline: Instant,
+    ) -> Result<DeliveryFut<Result<Outcome, LinkSendError>>, Loss>
+    where
+        T: SerializableBody + Send + Sync,
+    {
+        loop {
+            let recheck = deadline.min(Instant::now() + CREDIT_RECHECK);
+            tokio::select! {
+                biased;
+                sent = timeout_at(recheck, self.sender.send_batchable_ref(message)) => match sent {
+                    Ok(sent) => return sent.map_err(of_send),
+                    Err(_) if Instant::now() >= deadline => return Err(Loss::NoCredit),
+                    Err(_) => {}
+                },
+                () = self.lost.cancelled() => return Err(Loss::Connection),
+            }
+        }
+    }
+
+    /// Detaches for good, within a bound.
+    pub(super) async fn close(self) {
+        if !self.lost.is_cancelled() {
+            _ = timeout(CLOSE_PATIENCE, self.sender.close()).await;
+        }
+    }
+}
+
+/// Attaches a receiver that accepts by itself. Not to be cancelled.
+pub(super) async fn attach_receiver(
+    session: &mut SessionHandle<()>,
+    name: &str,
+    address: &str,
+) -> Result<Receiver, Loss> {
+    let builder = Receiver::builder().name(name).source(address).auto_accept(true);
+    builder.attach(session).await.map_err(of_receiver_attach)
+}
+
+/// Begins a session. Not to be cancelled, except to give the connection up.
+pub(super) async fn begin(connection: &mut ConnectionHandle<()>) -> Result<SessionHandle<()>, Loss> {
+    Session::begin(connection).await.map_err(|error| match error {
+        BeginError::ConnectionStopped(_) | BeginError::ConnectionNotOpened => Loss::Connection,
+        BeginError::RemoteEnded => Loss::Session(Condition::default()),
+        BeginError::RemoteEndedWithError(error) => Loss::Session(Condition::from(&error)),
+        BeginError::LocalChannelMaxReached | BeginError::IllegalState => Loss::Confused(error.to_string()),
+    })
+}
+
+/// Ends a session within a bound.
+pub(super) async fn end(mut session: SessionHandle<()>) {
+    if !session.is_ended() {
+        _ = timeout(CLOSE_PATIENCE, session.end()).await;
+    }
+}
+
+/// What the peer said when it closed the connection, or how the stream failed.
+pub(super) fn of_close(result: Result<(), ConnectionError>) -> Condition {
+    match result {
+        Ok(()) | Err(ConnectionError::RemoteClosed) => said("the connection was closed"),
+        Err(ConnectionError::RemoteClosedWithError(error)) => Condition::from(&error),
+        Err(error) => said(&format!("the connection failed: {error}")),
+    }
+}
+
+/// A condition without a symbol.
+pub(super) fn said(text: &str) -> Condition {
+    Condition { symbol: String::new(), description: text.to_owned() }
+}
+
+fn of_stop(reason: &SessionStopReason) -> Loss {
+    match reason {
+        SessionStopReason::Ended | SessionStopReason::RemoteEnded => Loss::Session(Condition::default()),
+        SessionStopReason::EndedWithError(error) | SessionStopReason::RemoteEndedWithError(error) => {
+            Loss::Session(Condition::from(error))
+        }
+        SessionStopReason::ConnectionStopped(
+            ConnectionStopReason::Closed
+            | ConnectionStopReason::ClosedWithError(_)
+            | ConnectionStopReason::RemoteClosed
+            | ConnectionStopReason::RemoteClosedWithError(_),
+        ) => Loss::Connection,
+    }
+}
+
+#[allow(deprecated, reason = "the crate still returns DetachedByRemote")]
+fn of_detach(error: DetachError) -> Loss {
+    match error {
+        DetachError::SessionStopped(reason) => of_stop(&reason),
+        DetachError::RemoteDetachedWithError(error) | DetachError::RemoteClosedWithError(error) => {
+            Loss::Link(Condition::from(&error))
+        }
+        DetachError::ClosedByRemote | DetachError::DetachedByRemote => Loss::Link(Condition::default()),
+        DetachError::IllegalState => Loss::Link(said("the link is in an illegal state")),
+    }
+}
+
+fn of_link_state(error: LinkStateError) -> Loss {
+    match error {
+        LinkStateError::SessionStopped(reason) => of_stop(&reason),
+        LinkStateError::RemoteDetachedWithError(error) | LinkStateError::RemoteClosedWithError(error) => {
+            Loss::Link(Condition::from(&error))
+        }
+        LinkStateError::RemoteDetached | LinkStateError::RemoteClosed => Loss::Link(Condition::default()),
+        other => Loss::Link(said(&other.to_string())),
+    }
+}
+
+fn of_send(error: LinkSendError) -> Loss {
+    match error {
+        LinkSendError::LinkStateError(error) => of_link_state(error),
+        LinkSendError::Detached(error) => of_detach(error),
+        LinkSendError::MessageSizeExceeded(error) => {
+            Loss::TooLarge(format!("{} bytes, the link takes {}", error.size, error.max_size))
+        }
+        LinkSendError::NonTerminalDeliveryState
+        | LinkSendError::IllegalDeliveryState
+        | LinkSendError::MessageEncodeError => Loss::Confused(error.to_string()),
+    }
+}
+
+fn of_sender_attach(error: SenderAttachError) -> Loss {
+    match error {
+        SenderAttachError::SessionStopped(reason) => of_stop(&reason),
+        SenderAttachError::RemoteClosedWithError(error) => Loss::Link(Condition::from(&error)),
+        other => Loss::Link(said(&other.to_string())),
+    }
+}
+
+fn of_receiver_attach(error: ReceiverAttachError) -> Loss {
+    match error {
+        ReceiverAttachError::SessionStopped(reason) => of_stop(&reason),
+        ReceiverAttachError::RemoteClosedWithError(error) => Loss::Link(Condition::from(&error)),
+        other => Loss::Link(said(&other.to_string())),
+    }
+}

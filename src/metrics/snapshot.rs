@@ -1,0 +1,81 @@
+//! Gauges whose values others own: taken together at the moment of a scrape.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The state of spool, directory and hub connections at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Messages in the spool that wait to be sent.
+    pub pending_messages: u64,
+    /// Their bodies, in bytes.
+    pub pending_bytes: u64,
+    /// How long the oldest of them has waited; `None` when there is none.
+    pub oldest_age: Option<Duration>,
+    /// Messages that wait for an operator.
+    pub parked_messages: u64,
+    /// Their bodies, in bytes.
+    pub parked_bytes: u64,
+    /// End devices whose hub is known.
+    pub devices_known: u64,
+    /// End devices with an open session at their hub.
+    pub devices_connected: u64,
+    /// Open connections to hubs.
+    pub hub_connections: u64,
+}
+
+type Whole = Gauge<u64, AtomicU64>;
+type Fraction = Gauge<f64, AtomicU64>;
+
+/// The gauges themselves.
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    pending_messages: Whole,
+    pending_bytes: Whole,
+    oldest_age: Fraction,
+    parked_messages: Whole,
+    parked_bytes: Whole,
+    devices_known: Whole,
+    devices_connected: Whole,
+    hub_connections: Whole,
+}
+
+impl Gauges {
+    pub(super) fn register(&self, to: &mut Registry) {
+        let whole = [
+            ("spool_pending_messages", "Messages in the spool that wait to be sent", &self.pending_messages),
+            ("spool_pending_bytes", "Bodies of the messages that wait to be sent", &self.pending_bytes),
+            (
+                "spool_parked_messages",
+                "Messages in the spool that wait for an operator",
+                &self.parked_messages,
+            ),
+            ("spool_parked_bytes", "Bodies of the messages that wait for an operator", &self.parked_bytes),
+            ("known_devices", "End devices whose hub is known", &self.devices_known),
+            ("connected_devices", "End devices with an open session at their hub", &self.devices_connected),
+            ("hub_connections", "Open connections to hubs", &self.hub_connections),
+        ];
+        for (name, help, gauge) in whole {
+            to.register(name, help, gauge.clone());
+        }
+        to.register(
+            "spool_oldest_age_seconds",
+            "How long the oldest message in the spool has waited to be sent; 0 when none waits",
+            self.oldest_age.clone(),
+        );
+    }
+
+    pub(super) fn set(&self, snapshot: &Snapshot) {
+        self.pending_messages.set(snapshot.pending_messages);
+        self.pending_bytes.set(snapshot.pending_bytes);
+        self.oldest_age.set(snapshot.oldest_age.unwrap_or_default().as_secs_f64());
+        self.parked_messages.set(snapshot.parked_messages);
+        self.parked_bytes.set(snapshot.parked_bytes);
+        self.devices_known.set(snapshot.devices_known);
+        self.devices_connected.set(snapshot.devices_connected);
+        self.hub_connections.set(snapshot.hub_connections);
+    }
+}

@@ -1,0 +1,271 @@
+//! The handle to the durable queue: opens it, and turns calls into work for the writer and the reader.
+//!
+//! Knows no SQL.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+use super::books::Books;
+use super::claim::Claim;
+use super::database::{self, OpenError};
+use super::folder::Folder;
+use super::handout::Handout;
+use super::ledger::Limits;
+use super::mailbox::{Mailbox, MoveTo, Moved, Op, Picked, Reply};
+use super::memory::Memory;
+use super::meters::Meters;
+use super::parked;
+use super::reader::Reader;
+use super::state_store::StateStore;
+use super::types::{
+    Appended, NewRecord, ParkedFilter, ParkedRecord, Selection, Seq, SpoolError, State, Stats,
+};
+use super::writer::{Shared, Writer};
+use crate::config;
+use crate::model::{Clock, ParkReason};
+
+/// Longest body, in bytes: far above any webhook's, far below what SQLite can't take.
+const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
+/// Longest detail kept with a parked record, in bytes.
+const MAX_DETAIL_BYTES: usize = 1000;
+/// Parked records given in one list at most.
+const MAX_LISTED: usize = 1000;
+/// Parked records moved in one transaction, so that appends are not held up.
+const MOVED: usize = 256;
+
+/// The durable queue. Cheap to clone; all clones are one queue. Once the last is dropped it closes by itself.
+#[derive(Clone)]
+pub struct Spool {
+    core: Arc<Core>,
+}
+
+pub(super) struct Core {
+    shared: Shared,
+    pub(super) reader: Reader,
+    pub(super) clock: Clock,
+    folder: PathBuf,
+    ended: watch::Receiver<bool>,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.shared.mailbox.close();
+    }
+}
+
+impl Core {
+    /// Hands an operation to the writer and waits for its answer.
+    pub(super) async fn ask<T>(&self, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.mailbox.push(op(reply))?;
+        answer.await.map_err(|_| SpoolError::Closed)?
+    }
+}
+
+impl Spool {
+    /// Opens or creates the spool in `config.directory`; takes the instance lock and starts the threads. Appends
+    /// are served at once, whatever the backlog. A damaged database is moved aside with a new name, the error
+    /// logged and shown in [`Stats::set_aside`], and an empty one begun. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// [`SpoolError::InUse`], [`SpoolError::Incompatible`], [`SpoolError::Io`].
+    pub fn open(config: &config::Spool, clock: Clock) -> Result<(Self, Claim), SpoolError> {
+        let folder = Folder::open(&config.directory)?;
+        let limits = Limits::new(config);
+        let mut set_aside = false;
+        let (conn, ledger) = match database::open_writer(&folder.database(), &limits) {
+            Err(OpenError::Damaged(why)) => {
+                let aside = folder.set_aside(clock.now_ms()).map_err(|error| {
+                    SpoolError::Io(format!("its damaged database can't be moved aside: {error}"))
+                })?;
+                tracing::error!(file = %aside.display(), error = %why, "the spool's database is damaged; it was moved aside with all it held, and an empty one begun");
+                set_aside = true;
+                database::open_writer(&folder.database(), &limits)
+            }
+            other => other,
+        }
+        .map_err(|error| match error {
+            OpenError::Damaged(why) => SpoolError::Io(why),
+            OpenError::Refused(error) => error,
+        })?;
+        let books = Books::read(&conn, ledger).map_err(|error| database::io(&error))?;
+        let (reader, reader_thread) = Reader::start(&folder.database())?;
+        let shared = Shared {
+            mailbox: Arc::new(Mailbox::default()),
+            handout: Arc::new(Handout::new(Seq(ledger.next_seq - 1))),
+            meters: Arc::new(Meters::new(&ledger, set_aside)),
+            memory: Memory::new(config.memory_bytes),
+        };
+        let writer = Writer {
+            conn,
+            books,
+            shared: shared.clone(),
+            limits,
+            dedup_window_ms: i64::try_from(config.dedup_window.as_millis()).unwrap_or(i64::MAX),
+            clock: clock.clone(),
+            reader: reader_thread,
+            folder,
+            shrunk: false,
+        };
+        let ended = writer.start().map_err(|error| SpoolError::Io(error.to_string()))?;
+        let claim = Claim::new(Arc::clone(&shared.handout), reader.clone());
+        let core = Core { shared, reader, clock, folder: config.directory.clone(), ended };
+        Ok((Self { core: Arc::new(core) }, claim))
+    }
+
+    /// Keeps a record; resolves only after COMMIT with `synchronous=FULL`. Never waits for a place in the queue.
+    ///
+    /// # Errors
+    /// `Full` and `ParkedFull`: nothing was kept. `Io`: nothing was acknowledged, but after a failed sync the
+    /// record may be there after the restart. `Closed`.
+    pub async fn append(&self, record: NewRecord) -> Result<Appended, SpoolError> {
+        if record.body.len() > MAX_BODY_BYTES {
+            return Err(SpoolError::Full(format!("a body is limited to {MAX_BODY_BYTES} bytes")));
+        }
+        self.core.ask(|reply| Op::Append { record, reply }).await
+    }
+
+    /// Reads a pending or parked record's body; `None` when it is gone.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`.
+    pub async fn body(&self, seq: Seq) -> Result<Option<Bytes>, SpoolError> {
+        self.core.reader.run(move |side| side.body(seq)).await
+    }
+
+    /// Reads a pending record's time of receipt (milliseconds since 1970 UTC) and body; `None` when it is gone.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`.
+    pub async fn record(&self, seq: Seq) -> Result<Option<(i64, Bytes)>, SpoolError> {
+        self.core.reader.run(move |side| side.record(seq)).await
+    }
+
+    /// Takes a record out, in the next group commit. Never blocks. One that a crash loses is sent once more.
+    pub fn done(&self, seq: Seq) {
+        self.core.shared.mailbox.done(seq);
+    }
+
+    /// Waits until everything handed in before is committed, `done` too.
+    ///
+    /// # Errors
+    /// `Full` (too much is under way), `Io`, `Closed`.
+    pub async fn flush(&self) -> Result<(), SpoolError> {
+        self.core.ask(|reply| Op::Flush { reply }).await
+    }
+
+    /// Moves a pending record to the parked ones, in one transaction. Nothing happens when it is not
+    /// pending. A detail over 1,000 bytes is cut. Never refused for the budget's sake, since it only moves: once
+    /// the parked budget is used up, appends of the groups that own parked records are refused, and what is parked
+    /// beyond it counts against the pending budget. So both together never hold more than both budgets.
+    ///
+    /// # Errors
+    /// `Full` (too much is under way), `Io`, `Closed`: the record is still pending; try again later.
+    pub async fn park(&self, seq: Seq, reason: ParkReason, detail: &str) -> Result<(), SpoolError> {
+        let detail = detail[..detail.floor_char_boundary(MAX_DETAIL_BYTES)].to_owned();
+        self.core.ask(|reply| Op::Park { seq, reason, detail, reply }).await
+    }
+
+    /// Where a record is now; [`State::Pending`] also when the disk can't tell.
+    pub async fn state_of(&self, seq: Seq) -> State {
+        self.core.reader.run(move |side| side.state_of(seq)).await.unwrap_or(State::Pending)
+    }
+
+    /// Up to `limit` (at most 1,000) parked records above `after` that match, lowest number first.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`.
+    pub async fn parked(
+        &self,
+        filter: &ParkedFilter,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<ParkedRecord>, SpoolError> {
+        let filter = filter.clone();
+        let limit = u32::try_from(limit.min(MAX_LISTED)).unwrap_or(u32::MAX);
+        self.core.reader.run(move |side| parked::list(&side.conn, &filter, after, limit)).await
+    }
+
+    /// One parked record with its body.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`.
+    pub async fn show(&self, seq: Seq) -> Result<Option<(ParkedRecord, Bytes)>, SpoolError> {
+        self.core.reader.run(move |side| parked::show(&side.conn, seq)).await
+    }
+
+    /// Makes parked records pending again, each at the end of its lane under a new number; the claim gets them at
+    /// once. Gives their count.
+    ///
+    /// # Errors
+    /// `Full`, `Io`, `Closed`; those moved before the error stay moved.
+    pub async fn requeue(&self, selection: &Selection) -> Result<u64, SpoolError> {
+        self.move_parked(selection, MoveTo::Pending).await
+    }
+
+    /// Deletes parked records for good. Gives their count.
+    ///
+    /// # Errors
+    /// `Full`, `Io`, `Closed`; those deleted before the error stay deleted.
+    pub async fn discard(&self, selection: &Selection) -> Result<u64, SpoolError> {
+        self.move_parked(selection, MoveTo::Nowhere).await
+    }
+
+    async fn move_parked(&self, selection: &Selection, to: MoveTo) -> Result<u64, SpoolError> {
+        let mut count = 0;
+        match selection {
+            Selection::Seqs(seqs) => {
+                for seqs in seqs.chunks(MOVED) {
+                    let picked = Picked::Seqs(seqs.to_vec());
+                    count += self.core.ask(|reply| Op::Move { picked, to, reply }).await?.count;
+                }
+            }
+            Selection::Matching(filter) => {
+                // What is requeued may be parked again meanwhile, under a higher number: it is left alone.
+                let upto = self.core.shared.handout.committed();
+                let mut after = Seq(0);
+                loop {
+                    let picked =
+                        Picked::Matching { filter: filter.clone(), after, upto, limit: MOVED as u32 };
+                    let moved: Moved = self.core.ask(|reply| Op::Move { picked, to, reply }).await?;
+                    count += moved.count;
+                    match moved.last {
+                        Some(last) => after = last,
+                        None => break,
+                    }
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// The queue in numbers; cheap.
+    pub fn stats(&self) -> Stats {
+        self.core.shared.meters.read(self.core.shared.memory.used())
+    }
+
+    /// Whether appends can succeed, for readiness.
+    pub fn healthy(&self) -> watch::Receiver<bool> {
+        self.core.shared.meters.healthy()
+    }
+
+    /// The small state beside the queue.
+    pub fn state(&self) -> StateStore {
+        StateStore::new(Arc::clone(&self.core))
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.core.folder
+    }
+
+    /// Commits what was handed in, empties the log, ends the threads, releases the folder. The claim ends too.
+    pub async fn close(&self) {
+        self.core.shared.mailbox.close();
+        let mut ended = self.core.ended.clone();
+        // An error means the thread is gone, which is what we wait for.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}

@@ -1,0 +1,150 @@
+//! One message, from its stored body to the hub's answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tracing::{debug, error, warn};
+
+use super::delivery::{Hot, Item, Verdict};
+use super::ports::{Devices, Hubs, Observer, Records};
+use super::translate::{Translated, translate};
+use crate::azure::{HubDevice, Telemetry};
+use crate::config::TelemetryFormat;
+use crate::devices::ResolveError;
+use crate::iot_hub::{SendError, Trouble};
+use crate::model::{Clock, EndDevice, Outcome, ParkReason};
+use crate::spool::Seq;
+
+/// How often one delivery may ask anew where its device lives, before it waits like any other failure.
+const MAX_RESOLUTIONS: usize = 3;
+
+/// Everything a delivery needs.
+#[derive(Debug)]
+pub(super) struct Deliverer<R, D, H, O> {
+    pub(super) records: R,
+    pub(super) devices: D,
+    pub(super) hubs: H,
+    pub(super) observer: O,
+    pub(super) format: TelemetryFormat,
+    pub(super) clock: Clock,
+}
+
+impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
+    /// Delivers one message. The item comes back when it must be tried again.
+    pub(super) async fn deliver(&self, device: &EndDevice, mut item: Item) -> (Option<Item>, Verdict) {
+        let verdict = self.attempt(device, &mut item).await;
+        (matches!(verdict, Verdict::RetryDevice { .. } | Verdict::RetryHub(_)).then_some(item), verdict)
+    }
+
+    async fn attempt(&self, device: &EndDevice, item: &mut Item) -> Verdict {
+        let fresh = item.hot.as_ref().and_then(|hot| hot.body.clone().map(|body| (hot.received_ms, body)));
+        let (received_ms, body) = match fresh {
+            Some(fresh) => fresh,
+            None => match self.records.read(item.seq).await {
+                Ok(Some(record)) => record,
+                Ok(None) => {
+                    error!(%device, seq = item.seq.0, "A stored message is no longer in the spool.");
+                    return Verdict::Finished;
+                }
+                Err(error) => {
+                    warn!(%device, seq = item.seq.0, %error, "A stored message can't be read back; will try again.");
+                    return Verdict::RetryDevice { after: None };
+                }
+            },
+        };
+        match translate(&body, device, received_ms, self.format) {
+            Ok(Translated::Telemetry { telemetry, dev_eui, .. }) => {
+                self.send(device, dev_eui.as_deref(), &telemetry, received_ms, item).await
+            }
+            Ok(Translated::Skipped(_)) => {
+                self.records.done(item.seq);
+                self.observer.skipped();
+                tell(item, Outcome::Skipped);
+                Verdict::Finished
+            }
+            Err(error) => self.park(device, item, error.park_reason(), error.to_string()).await,
+        }
+    }
+
+    async fn send(
+        &self,
+        device: &EndDevice,
+        dev_eui: Option<&str>,
+        telemetry: &Telemetry,
+        received_ms: i64,
+        item: &mut Item,
+    ) -> Verdict {
+        for _ in 0..MAX_RESOLUTIONS {
+            let hub_device = match self.devices.resolve(device, dev_eui).await {
+                Ok(hub_device) => hub_device,
+                Err(ResolveError::Retry { detail, after }) => {
+                    debug!(%device, detail, "The device can't be resolved yet.");
+                    self.observer.retried("resolve");
+                    return Verdict::RetryDevice { after };
+                }
+                Err(ResolveError::Park { reason, detail }) => {
+                    return self.park(device, item, reason, detail).await;
+                }
+            };
+            match self.hubs.send(&hub_device, telemetry).await {
+                Ok(()) => {
+                    self.sent(received_ms, &hub_device, item);
+                    return Verdict::Finished;
+                }
+                Err(SendError::Retry { reason, detail, after, trouble }) => {
+                    debug!(%device, hub = %hub_device.hub, reason = reason.as_str(), detail, "Sending failed for now.");
+                    self.observer.retried(reason.as_str());
+                    return match trouble {
+                        Trouble::Device => Verdict::RetryDevice { after },
+                        Trouble::Hub(address) => Verdict::RetryHub(address),
+                    };
+                }
+                Err(SendError::Reresolve { reason, detail }) => {
+                    debug!(%device, hub = %hub_device.hub, %reason, detail, "The hub refuses the device; asking anew where it lives.");
+                    self.observer.retried("reresolve");
+                    self.devices.lost(device, &hub_device, reason);
+                }
+                Err(SendError::Park { reason, detail }) => {
+                    return self.park(device, item, reason, detail).await;
+                }
+            }
+        }
+        Verdict::RetryDevice { after: None }
+    }
+
+    fn sent(&self, received_ms: i64, hub_device: &Arc<HubDevice>, item: &mut Item) {
+        self.records.done(item.seq);
+        let since_ms = u64::try_from(self.clock.now_ms() - received_ms).unwrap_or(0);
+        self.observer.sent(Duration::from_millis(since_ms));
+        tell_with(item, || Outcome::Sent {
+            hub: hub_device.hub.host.to_string(),
+            hub_device: hub_device.device_id.to_string(),
+        });
+    }
+
+    async fn park(&self, device: &EndDevice, item: &mut Item, reason: ParkReason, detail: String) -> Verdict {
+        let Seq(seq) = item.seq;
+        if let Err(error) = self.records.park(item.seq, reason, &detail).await {
+            warn!(%device, seq, %reason, %error, "A message can't be set aside yet; will try again.");
+            return Verdict::RetryDevice { after: None };
+        }
+        warn!(%device, seq, %reason, detail, "Message parked; `spool show` explains, `spool requeue` sends it again.");
+        self.observer.parked(reason);
+        tell(item, Outcome::Parked { reason, detail });
+        Verdict::Finished
+    }
+}
+
+fn tell(item: &mut Item, outcome: Outcome) {
+    tell_with(item, || outcome);
+}
+
+fn tell_with(item: &mut Item, outcome: impl FnOnce() -> Outcome) {
+    let waiter: Option<oneshot::Sender<Outcome>> =
+        item.hot.as_deref_mut().and_then(|hot: &mut Hot| hot.waiter.take());
+    if let Some(waiter) = waiter {
+        // Nobody may be waiting any more: the message is safe either way.
+        _ = waiter.send(outcome());
+    }
+}

@@ -1,0 +1,72 @@
+//! A delivery between the schedule and whoever carries it out: what starts, what comes back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::azure::HubAddress;
+use crate::model::{EndDevice, Outcome};
+use crate::spool::Seq;
+
+/// One message of a lane. Small, because a backlog may hold millions.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// Its place in the spool.
+    pub(super) seq: Seq,
+    /// What is still in memory of it.
+    pub(super) hot: Option<Box<Hot>>,
+}
+
+/// What a fresh message carries so that it need not be read back.
+#[derive(Debug)]
+pub(super) struct Hot {
+    pub(super) received_ms: i64,
+    pub(super) body: Option<Bytes>,
+    pub(super) waiter: Option<oneshot::Sender<Outcome>>,
+}
+
+/// A message to deliver now.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) device: EndDevice,
+    pub(super) item: Item,
+    pub(super) window: Option<HubAddress>,
+    pub(super) probe: bool,
+}
+
+/// How a delivery ended.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Sent, parked or skipped: the lane goes on with its next message.
+    Finished,
+    /// This device waits.
+    RetryDevice {
+        /// At least this long, if somebody asked for it.
+        after: Option<Duration>,
+    },
+    /// The whole hub waits.
+    RetryHub(HubAddress),
+}
+
+/// A hub went down or came up with the end of a delivery.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum HubState {
+    Down(HubAddress),
+    Up(HubAddress),
+}
+
+/// What [`Schedule::finished`] needs back of a [`Start`].
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) device: EndDevice,
+    pub(super) window: Option<HubAddress>,
+    pub(super) probe: bool,
+}
+
+impl Start {
+    /// Splits off what the schedule needs when the delivery ends.
+    pub(super) fn into_parts(self) -> (Ticket, Item) {
+        (Ticket { device: self.device, window: self.window, probe: self.probe }, self.item)
+    }
+}

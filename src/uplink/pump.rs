@@ -1,0 +1,178 @@
+//! The loop between the spool and the hubs: takes records in, starts what may start, learns how it ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Backoff;
+use super::deliver::Deliverer;
+use super::delivery::{HubState, Item, Ticket, Verdict};
+use super::ports::{Devices, Hubs, Observer, Records};
+use super::schedule::Schedule;
+use crate::azure::HubAddress;
+use crate::config::TelemetryFormat;
+use crate::model::{Clock, EndDevice};
+use crate::spool::{Claim, Pending};
+
+/// How the pump behaves.
+#[derive(Clone, Debug)]
+pub struct PumpOptions {
+    /// Waits of one device between tries.
+    pub backoff: Backoff,
+    /// Messages on their way to one hub at once.
+    pub max_in_flight: usize,
+    /// The shape of telemetry.
+    pub format: TelemetryFormat,
+    /// Tells the time for latency.
+    pub clock: Clock,
+}
+
+/// Moves records of one claim to the hubs.
+#[derive(Debug)]
+pub struct Pump<R, D, H, O> {
+    deliverer: Arc<Deliverer<R, D, H, O>>,
+    schedule: Schedule,
+    deliveries: JoinSet<(Ticket, Option<Item>, Verdict)>,
+    hub_up: broadcast::Receiver<HubAddress>,
+}
+
+impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
+    /// A pump at rest. `hub_up` names each hub that can be reached again.
+    pub fn new(
+        records: R,
+        devices: D,
+        hubs: H,
+        observer: O,
+        hub_up: broadcast::Receiver<HubAddress>,
+        options: PumpOptions,
+    ) -> Self {
+        let PumpOptions { backoff, max_in_flight, format, clock } = options;
+        Self {
+            deliverer: Arc::new(Deliverer { records, devices, hubs, observer, format, clock }),
+            schedule: Schedule::new(backoff, max_in_flight),
+            deliveries: JoinSet::new(),
+            hub_up,
+        }
+    }
+
+    /// Runs until the claim ends or `stop` fires. After `stop`, what can be sent at once still is, for at most
+    /// `grace`; what waits stays in the spool. Deliveries under way are then waited for until `grace` ends.
+    ///
+    /// Waits on: records from the claim, deliveries that end, hubs that come back, the next due time, `stop`.
+    pub async fn run(mut self, mut claim: Claim, stop: CancellationToken, grace: Duration) {
+        let (mut claim_open, mut hub_up_open) = (true, true);
+        while claim_open || self.schedule.in_flight() > 0 {
+            self.start();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                batch = claim.next(), if claim_open => match batch {
+                    Some(batch) => self.take(batch),
+                    None => claim_open = false,
+                },
+                Some(ended) = self.deliveries.join_next() => self.ended(ended),
+                up = self.hub_up.recv(), if hub_up_open => match up {
+                    Ok(address) => self.on_hub_up(&address),
+                    // The hubs missed are found by their probes.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => hub_up_open = false,
+                },
+                () = sleep_until(self.schedule.next_due()) => self.wake(),
+            }
+        }
+        if tokio::time::timeout(grace, self.drain()).await.is_err() {
+            let left = self.schedule.in_flight();
+            warn!(
+                in_flight = left,
+                "Some deliveries were still without an answer at the end of the grace period; they will be sent again."
+            );
+        }
+    }
+
+    async fn drain(&mut self) {
+        self.start();
+        while let Some(ended) = self.deliveries.join_next().await {
+            self.ended(ended);
+            self.start();
+        }
+    }
+
+    fn start(&mut self) {
+        for start in self.schedule.start(Instant::now()) {
+            let (ticket, item) = start.into_parts();
+            let deliverer = Arc::clone(&self.deliverer);
+            self.deliveries.spawn(async move {
+                let (item, verdict) = deliverer.deliver(&ticket.device, item).await;
+                (ticket, item, verdict)
+            });
+        }
+    }
+
+    fn take(&mut self, batch: Vec<Pending>) {
+        for pending in batch {
+            let Some(device) = EndDevice::from_key(&pending.lane) else {
+                // A lane without a name was emptied while the backlog was read; any other text is damage.
+                if !pending.lane.is_empty() {
+                    error!(
+                        seq = pending.seq.0,
+                        "A stored message has an unreadable lane; it stays in the spool."
+                    );
+                }
+                continue;
+            };
+            let devices = &self.deliverer.devices;
+            let key = device.clone();
+            self.schedule.push(device, pending, || hub_of(devices, &key));
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Ticket, Option<Item>, Verdict), tokio::task::JoinError>) {
+        match ended {
+            Ok((ticket, item, verdict)) => {
+                let devices = &self.deliverer.devices;
+                let device = ticket.device.clone();
+                let change = self
+                    .schedule
+                    .finished(ticket, item, verdict, Instant::now(), || hub_of(devices, &device));
+                match change {
+                    Some(HubState::Down(hub)) => {
+                        warn!(%hub, "The hub can't be reached; its messages wait in the spool.");
+                    }
+                    Some(HubState::Up(hub)) => info!(%hub, "The hub takes messages again."),
+                    None => {}
+                }
+            }
+            // A panic loses the ticket: that lane stands until a restart, which sends its messages again.
+            Err(error) => {
+                error!(%error, "A delivery ended abnormally; its device waits until the next restart.")
+            }
+        }
+    }
+
+    fn on_hub_up(&mut self, hub: &HubAddress) {
+        if self.schedule.hub_up(hub) {
+            info!(%hub, "The hub can be reached again.");
+        }
+    }
+
+    fn wake(&mut self) {
+        let devices = &self.deliverer.devices;
+        self.schedule.wake(Instant::now(), |device| hub_of(devices, device));
+    }
+}
+
+fn hub_of(devices: &impl Devices, device: &EndDevice) -> Option<HubAddress> {
+    devices.cached(device).map(|hub_device| hub_device.hub.clone())
+}
+
+/// Never returns when nothing is due.
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

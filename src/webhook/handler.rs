@@ -1,0 +1,243 @@
+//! One request from its headers to its answer. Knows no route.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use serde::de::IgnoredAny;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+use warp::http::HeaderMap;
+use warp::reply::Response;
+
+use super::body::Announced;
+use super::intake::{Intake, NewMessage, StoreError, Stored};
+use super::refusal::Refusal;
+use super::secrets::Secrets;
+use super::{prefer, reply};
+use crate::config;
+use crate::metrics::Metrics;
+use crate::model::{EndDevice, Outcome};
+use crate::things_stack::{Envelope, EnvelopeError, Kind};
+
+const X_TTS_DOMAIN: &str = "x-tts-domain";
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Desk<I> {
+    pub(super) intake: I,
+    pub(super) secrets: Secrets,
+    pub(super) options: config::Webhook,
+    pub(super) metrics: Metrics,
+    /// Owns the tasks that store: they outlive a client that hangs up.
+    pub(super) storing: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+/// What to do with a message that could be read.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Store {
+        device: EndDevice,
+        dedup: [u8; 16],
+    },
+    /// With the word for metrics and answer.
+    Ignore(&'static str),
+}
+
+impl<I: Intake> Desk<I> {
+    /// Answers one `POST`.
+    pub(super) async fn answer(
+        &self,
+        headers: HeaderMap,
+        body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+    ) -> Response {
+        let began = Instant::now();
+        let (stored, waiting) = match self.take(&headers, body, began).await {
+            Ok(Taken::Stored(stored, waiting)) => (stored, waiting),
+            Ok(Taken::Ignored(reason)) => return reply::ignored(reason),
+            Err(refusal) => return self.refuse(&refusal),
+        };
+        let Some((wait, outcome)) = waiting else {
+            return match stored {
+                Stored::New => reply::stored(),
+                Stored::Duplicate(_) => reply::duplicate(),
+            };
+        };
+        let response = match stored {
+            Stored::Duplicate(Some(known)) => reply::outcome(&known),
+            Stored::New | Stored::Duplicate(None) => self.wait_for(outcome, wait).await,
+        };
+        reply::waited(response, wait)
+    }
+
+    /// Counts a refusal and makes its answer.
+    pub(super) fn refuse(&self, refusal: &Refusal) -> Response {
+        let problem = refusal.problem();
+        let status = problem.status().as_u16();
+        self.metrics.refused(status);
+        debug!(status, reason = %refusal, "Refused a request to the webhook.");
+        problem.into_response()
+    }
+
+    async fn take(
+        &self,
+        headers: &HeaderMap,
+        body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+        began: Instant,
+    ) -> Result<Taken, Refusal> {
+        if !self.secrets.admit(headers) {
+            return Err(Refusal::Secret);
+        }
+        let limit = self.options.max_body_bytes;
+        let announced = Announced::read(headers, limit)?;
+        let patience = self.options.read_timeout;
+        let body = timeout(patience, announced.collect(body, limit))
+            .await
+            .map_err(|_| Refusal::TooSlow(patience))??;
+        let taken = match self.judge(headers, &body)? {
+            Verdict::Ignore(reason) => {
+                self.metrics.ignored(reason);
+                Taken::Ignored(reason)
+            }
+            Verdict::Store { device, dedup } => {
+                let wait = prefer::wait(headers, self.options.max_wait);
+                let (waiter, waiting) = match wait {
+                    Some(wait) => {
+                        let (waiter, outcome) = oneshot::channel();
+                        (Some(waiter), Some((wait, outcome)))
+                    }
+                    None => (None, None),
+                };
+                let stored = self.store(NewMessage { device, dedup: Some(dedup), body, waiter }).await?;
+                Taken::Stored(stored, waiting)
+            }
+        };
+        self.metrics.webhook_request(began.elapsed());
+        Ok(taken)
+    }
+
+    fn judge(&self, headers: &HeaderMap, body: &Bytes) -> Result<Verdict, Refusal> {
+        let envelope = match Envelope::parse(body) {
+            Ok(envelope) => envelope,
+            Err(error) => return self.judge_unreadable(body, error),
+        };
+        self.metrics.received(envelope.kind.as_str());
+        let has_ids = envelope.device_id.is_some() || envelope.application_id.is_some();
+        match (envelope.kind, envelope.f_port) {
+            (Kind::UplinkMessage, Some(_)) => {
+                let device = end_device(headers, &envelope)?;
+                let dedup = envelope.dedup_key(&device, body);
+                Ok(Verdict::Store { device, dedup })
+            }
+            (Kind::UplinkMessage, None) => Ok(Verdict::Ignore("no_f_port")),
+            (Kind::Unknown, _) if has_ids => Ok(Verdict::Ignore("unknown_kind")),
+            (Kind::Unknown, _) => Err(Refusal::NoMessage),
+            (
+                Kind::UplinkNormalized
+                | Kind::JoinAccept
+                | Kind::DownlinkAck
+                | Kind::DownlinkNack
+                | Kind::DownlinkSent
+                | Kind::DownlinkFailed
+                | Kind::DownlinkQueued
+                | Kind::DownlinkQueueInvalidated
+                | Kind::LocationSolved
+                | Kind::ServiceData,
+                _,
+            ) => Ok(Verdict::Ignore("no_telemetry")),
+        }
+    }
+
+    /// JSON that is no object is no defect of the sender's: nothing that a later version might send is refused.
+    fn judge_unreadable(&self, body: &[u8], error: EnvelopeError) -> Result<Verdict, Refusal> {
+        let may_be_object = body.trim_ascii_start().first().is_none_or(|byte| *byte == b'{');
+        if may_be_object || serde_json::from_slice::<IgnoredAny>(body).is_err() {
+            return Err(error.into());
+        }
+        self.metrics.received(Kind::Unknown.as_str());
+        Ok(Verdict::Ignore("unknown_kind"))
+    }
+
+    async fn store(&self, message: NewMessage) -> Result<Stored, Refusal> {
+        let intake = self.intake.clone();
+        let storing = self.storing.spawn(async move { intake.store(message).await });
+        // A store that panicked has promised nothing.
+        let stored = storing.await.unwrap_or(Err(StoreError::Unavailable))?;
+        match stored {
+            Stored::New => self.metrics.stored(),
+            Stored::Duplicate(_) => self.metrics.duplicate(),
+        }
+        Ok(stored)
+    }
+
+    /// Waits on: the outcome, the granted time, and our own stop.
+    async fn wait_for(&self, outcome: oneshot::Receiver<Outcome>, wait: Duration) -> Response {
+        tokio::select! {
+            known = outcome => known.map_or_else(|_| reply::pending(), |known| reply::outcome(&known)),
+            () = sleep(wait) => reply::pending(),
+            () = self.stop.cancelled() => reply::pending(),
+        }
+    }
+}
+
+/// A message that was taken.
+enum Taken {
+    Stored(Stored, Option<(Duration, oneshot::Receiver<Outcome>)>),
+    Ignored(&'static str),
+}
+
+fn end_device(headers: &HeaderMap, envelope: &Envelope<'_>) -> Result<EndDevice, Refusal> {
+    let tenant = match headers.get(X_TTS_DOMAIN) {
+        Some(domain) => tenant(domain.to_str().map_err(|_| Refusal::Tenant)?),
+        None => String::new(),
+    };
+    // A tenant is at fault only if it would be without the ids, too.
+    if EndDevice::new(&tenant, "a", "d").is_err() {
+        return Err(Refusal::Tenant);
+    }
+    EndDevice::new(
+        &tenant,
+        envelope.application_id.as_deref().unwrap_or_default(),
+        envelope.device_id.as_deref().unwrap_or_default(),
+    )
+    .map_err(Refusal::Device)
+}
+
+/// The host without its port, in lower case.
+fn tenant(domain: &str) -> String {
+    let domain = domain.trim();
+    let host = match domain.rsplit_once(':') {
+        Some((host, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit())
+                && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            host
+        }
+        Some(_) | None => domain,
+    };
+    host.to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_is_a_host_without_port_in_lower_case() {
+        for (domain, expected) in [
+            ("", ""),
+            ("Tenant.EU1.Cloud.TheThings.Industries", "tenant.eu1.cloud.thethings.industries"),
+            (" localhost:1885 ", "localhost"),
+            ("[::1]:8885", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("::1", "::1"),
+            ("host:", "host"),
+        ] {
+            assert_eq!(tenant(domain), expected, "{domain}");
+        }
+    }
+}

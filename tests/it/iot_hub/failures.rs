@@ -1,0 +1,291 @@
+//! What goes wrong at the hub, and what the caller is told: never nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tti_connector::iot_hub::{IotHub, RetryReason, SendError, Trouble};
+use tti_connector::model::ParkReason;
+
+use super::hub::{Answer, Door, Seen, TestHub};
+use super::{by_key, by_policy, ids, telemetry};
+
+/// The error in short: `link device`, `connection hub`, `reresolve unauthorized`, `park rejected`.
+fn short(error: &SendError) -> String {
+    match error {
+        SendError::Retry { reason, trouble: Trouble::Device, .. } => format!("{} device", reason.as_str()),
+        SendError::Retry { reason, trouble: Trouble::Hub(_), .. } => format!("{} hub", reason.as_str()),
+        SendError::Reresolve { reason, .. } => format!("reresolve {reason}"),
+        SendError::Park { reason, .. } => format!("park {reason}"),
+    }
+}
+
+/// Gives the first answer once, then accepts.
+fn once(answer: Answer) -> impl FnMut(String) -> Answer + Send {
+    let mut first = Some(answer);
+    move |_| first.take().unwrap_or(Answer::Accept)
+}
+
+#[tokio::test]
+async fn every_outcome_and_every_way_to_lose_the_link_is_told_and_the_next_send_goes_through() {
+    let test_hub = TestHub::start().await;
+    let mut options = test_hub.options();
+    options.send_timeout = Duration::from_secs(1);
+    let hub = IotHub::new(options);
+    let device = by_key(&test_hub, "a");
+    for (number, (answer, expected)) in [
+        (Answer::Reject("amqp:not-found"), "reresolve device_unknown"),
+        (Answer::Reject("com.microsoft:device-container-throttled"), "throttled device"),
+        (Answer::Reject("amqp:link:message-size-exceeded"), "park too_large"),
+        (Answer::Reject("amqp:resource-limit-exceeded"), "quota device"),
+        (Answer::RejectBare, "park rejected"),
+        (Answer::Release, "released device"),
+        (Answer::Modify { undeliverable: false }, "released device"),
+        (Answer::Modify { undeliverable: true }, "park rejected"),
+        (Answer::Detach("amqp:link:detach-forced"), "link device"),
+        (Answer::Detach("com.microsoft:link-creation-conflict"), "link device"),
+        (Answer::Detach("amqp:not-found"), "reresolve device_unknown"),
+        (Answer::Detach("com.microsoft:iot-hub-suspended"), "hub hub"),
+        (Answer::End("amqp:session:window-violation"), "link device"),
+        (Answer::End("amqp:internal-error"), "hub device"),
+        (Answer::Silence, "timeout device"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("{number} {answer:?}");
+        test_hub.on_message(once(answer));
+        let error = hub.send(&device, &telemetry(&name)).await.unwrap_err();
+        assert_eq!(short(&error), expected, "{name}: {error}");
+        hub.send(&device, &telemetry("next")).await.unwrap_or_else(|error| panic!("after {name}: {error}"));
+    }
+    assert_eq!(test_hub.count(|seen| matches!(seen, Seen::Opened(_))), 1, "no answer cost the connection");
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_fails_all_its_sends_at_once_and_comes_back_by_itself() {
+    for (lose, expected) in [
+        (Answer::Kill, "connection hub"),
+        (Answer::Close("amqp:connection:forced"), "connection hub"),
+        (Answer::Close("com.microsoft:iot-hub-suspended"), "hub hub"),
+    ] {
+        let test_hub = TestHub::start().await;
+        let hub = IotHub::new(test_hub.options());
+        let devices: Vec<_> = (0..5).map(|n| by_key(&test_hub, &n.to_string())).collect();
+        for device in &devices {
+            hub.send(device, &telemetry("before")).await.unwrap();
+        }
+        let mut hub_up = hub.hub_up();
+        test_hub.on_message(|_| Answer::Silence);
+        let sends = devices.iter().map(|device| {
+            let hub = hub.clone();
+            async move { hub.send(device, &telemetry("lost")).await }
+        });
+        let sends = futures_util::future::join_all(sends);
+        let cut = async {
+            test_hub.wait(10, |seen| matches!(seen, Seen::Got { .. })).await;
+            test_hub.command(0, lose.clone());
+        };
+        // Far below the five seconds that a send waits for its outcome.
+        let (results, ()) =
+            tokio::time::timeout(Duration::from_secs(3), async { tokio::join!(sends, cut) }).await.unwrap();
+        for result in results {
+            let error = result.unwrap_err();
+            assert_eq!(short(&error), expected, "{lose:?}: {error}");
+        }
+        test_hub.on_message(|_| Answer::Accept);
+        let up = tokio::time::timeout(Duration::from_secs(5), hub_up.recv()).await.unwrap().unwrap();
+        assert_eq!(up, test_hub.address);
+        for device in &devices {
+            hub.send(device, &telemetry("after")).await.unwrap();
+        }
+        assert_eq!(test_hub.count(|seen| matches!(seen, Seen::Opened(_))), 2, "{lose:?}");
+        hub.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hub_that_falls_silent_is_noticed() {
+    let test_hub = TestHub::start().await;
+    let mut options = test_hub.options();
+    options.silence_limit = Duration::from_millis(1_000);
+    options.send_timeout = Duration::from_secs(60);
+    let hub = IotHub::new(options);
+    let device = by_key(&test_hub, "a");
+    hub.send(&device, &telemetry("before")).await.unwrap();
+    test_hub.command(0, Answer::Freeze);
+    let text = telemetry("lost");
+    let lost = tokio::time::timeout(Duration::from_secs(8), hub.send(&device, &text));
+    assert_eq!(short(&lost.await.unwrap().unwrap_err()), "connection hub");
+    hub.send(&device, &telemetry("after")).await.or_else(after_reconnect).unwrap();
+    hub.close().await;
+}
+
+/// A send right after a loss may still be told so.
+fn after_reconnect(error: SendError) -> Result<(), SendError> {
+    if short(&error) == "connection hub" { Ok(()) } else { Err(error) }
+}
+
+#[tokio::test]
+async fn what_happens_to_one_device_does_not_touch_another() {
+    let test_hub = TestHub::start().await;
+    let hub = IotHub::new(test_hub.options());
+    let (good, bad) = (by_key(&test_hub, "good"), by_key(&test_hub, "bad"));
+    hub.send(&good, &telemetry("0")).await.unwrap();
+    let bad_ones = Arc::new(AtomicUsize::new(0));
+    let counted = bad_ones.clone();
+    test_hub.on_message(move |address| {
+        if !address.contains("bad") {
+            return Answer::Accept;
+        }
+        match counted.fetch_add(1, Ordering::Relaxed) % 2 {
+            0 => Answer::Detach("amqp:link:detach-forced"),
+            _ => Answer::End("amqp:internal-error"),
+        }
+    });
+    for round in 1..=10 {
+        let (bad_text, good_text) = (telemetry("x"), telemetry(&round.to_string()));
+        let (bad, good) = tokio::join!(hub.send(&bad, &bad_text), hub.send(&good, &good_text));
+        bad.unwrap_err();
+        good.unwrap();
+    }
+    assert_eq!(bad_ones.load(Ordering::Relaxed), 10);
+    let of_good = |seen: &Seen| matches!(seen, Seen::Attached { address, .. } if address.contains("good"));
+    assert_eq!((test_hub.count(of_good), hub.status().connections), (1, 1));
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn a_refused_attach_says_why() {
+    let test_hub = TestHub::start().await;
+    let hub = IotHub::new(test_hub.options());
+    for (condition, expected) in [
+        ("amqp:not-found", "reresolve device_unknown"),
+        ("amqp:unauthorized-access", "reresolve unauthorized"),
+        ("com.microsoft:device-container-throttled", "throttled device"),
+        ("amqp:resource-locked", "link device"),
+    ] {
+        for device in [by_key(&test_hub, "a"), by_policy(&test_hub, "a")] {
+            test_hub.on_attach(move |_| Door::Refuse(condition));
+            let error = hub.send(&device, &telemetry("a")).await.unwrap_err();
+            assert_eq!(short(&error), expected, "{condition}: {error}");
+            test_hub.on_attach(|_| Door::Open);
+            hub.send(&device, &telemetry("a")).await.unwrap();
+        }
+    }
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn an_attach_without_answer_costs_one_device_its_time_and_nobody_else_anything() {
+    let test_hub = TestHub::start().await;
+    let mut options = test_hub.options();
+    options.connect_timeout = Duration::from_millis(500);
+    options.send_timeout = Duration::from_millis(500);
+    let hub = IotHub::new(options);
+    let (mute, good) = (by_key(&test_hub, "mute"), by_key(&test_hub, "good"));
+    test_hub.on_attach(|address| if address.contains("mute") { Door::Silence } else { Door::Open });
+    let error = hub.send(&mute, &telemetry("a")).await.unwrap_err();
+    assert_eq!(short(&error), "timeout device", "{error}");
+    for _ in 0..3 {
+        hub.send(&good, &telemetry("b")).await.unwrap();
+    }
+    assert_eq!(test_hub.count(|seen| matches!(seen, Seen::Opened(_))), 1);
+    // The open attach stays pending, and with it the device; a cancelled one would take the connection along.
+    let again = tokio::time::timeout(Duration::from_secs(5), hub.send(&mute, &telemetry("a"))).await;
+    assert_eq!(short(&again.unwrap().unwrap_err()), "timeout device");
+    let mutes = |seen: &Seen| matches!(seen, Seen::Attached { address, .. } if address.contains("mute"));
+    assert_eq!(test_hub.count(mutes), 1, "never a second session while the first is opening");
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_send_leaves_the_connection_and_the_next_send_whole() {
+    let test_hub = TestHub::start().await;
+    let hub = IotHub::new(test_hub.options());
+    let good = by_key(&test_hub, "good");
+    hub.send(&good, &telemetry("good")).await.unwrap();
+    for micros in (0..2_000).step_by(100) {
+        let device = by_key(&test_hub, &format!("d{micros}"));
+        let text = telemetry("cut");
+        let cut = tokio::time::timeout(Duration::from_micros(micros), hub.send(&device, &text)).await;
+        assert!(cut.is_err() || cut == Ok(Ok(())));
+        hub.send(&device, &telemetry("whole")).await.unwrap();
+    }
+    assert_eq!(test_hub.count(|seen| matches!(seen, Seen::Opened(_))), 1);
+    assert_eq!(ids(&test_hub).iter().filter(|id| *id == "whole").count(), 20);
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn refused_tokens_are_told_by_their_status() {
+    let test_hub = TestHub::start().await;
+    let hub = IotHub::new(test_hub.options());
+    for (status, expected) in [
+        (400, "park rejected"),
+        (401, "reresolve unauthorized"),
+        (403, "reresolve unauthorized"),
+        (404, "reresolve device_unknown"),
+        (429, "throttled device"),
+        (500, "token device"),
+    ] {
+        test_hub.on_put(move |_| (status, "no"));
+        let error = hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap_err();
+        assert_eq!(short(&error), expected, "{error}");
+        assert!(error.to_string().contains(&status.to_string()), "{error}");
+    }
+    test_hub.on_put(|_| (202, "Accepted"));
+    hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap();
+    // Policy: the connection itself is not opened, and its devices are told the same.
+    test_hub.on_put(|_| (401, "no"));
+    let error = hub.send(&by_policy(&test_hub, "p"), &telemetry("a")).await.unwrap_err();
+    assert!(matches!(error, SendError::Reresolve { reason: ParkReason::Unauthorized, .. }), "{error}");
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn a_token_without_reply_is_a_passing_failure() {
+    let test_hub = TestHub::start().await;
+    let mut options = test_hub.options();
+    options.send_timeout = Duration::from_millis(300);
+    let hub = IotHub::new(options);
+    test_hub.on_put(|_| (0, ""));
+    let error = hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap_err();
+    assert!(matches!(error, SendError::Retry { reason: RetryReason::Token, .. }), "{error}");
+    test_hub.on_put(|_| (200, ""));
+    hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap();
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn a_link_refused_for_its_token_gets_one_fresh_token_before_the_device_is_looked_up_again() {
+    let test_hub = TestHub::start().await;
+    let hub = IotHub::new(test_hub.options());
+    let device = by_key(&test_hub, "a");
+    hub.send(&device, &telemetry("0")).await.unwrap();
+    let puts = |seen: &Seen| matches!(seen, Seen::Put { .. });
+
+    test_hub.on_message(once(Answer::Detach("amqp:unauthorized-access")));
+    hub.send(&device, &telemetry("1")).await.unwrap();
+    assert_eq!(test_hub.count(puts), 2);
+
+    test_hub.on_message(|_| Answer::Detach("amqp:unauthorized-access"));
+    let error = hub.send(&device, &telemetry("2")).await.unwrap_err();
+    assert_eq!(short(&error), "reresolve unauthorized");
+    assert_eq!(test_hub.count(puts), 3, "one fresh token, not more");
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn a_message_over_the_links_limit_is_parked_and_the_link_lives_on() {
+    let test_hub =
+        TestHub::start_with(super::hub::Limits { max_message_bytes: 1_000, ..Default::default() }).await;
+    let hub = IotHub::new(test_hub.options());
+    let device = by_key(&test_hub, "a");
+    let error = hub.send(&device, &telemetry(&"x".repeat(2_000))).await.unwrap_err();
+    assert_eq!(short(&error), "park too_large");
+    hub.send(&device, &telemetry("b")).await.unwrap();
+    assert_eq!(test_hub.count(|seen| matches!(seen, Seen::Attached { .. })), 1);
+    hub.close().await;
+}
