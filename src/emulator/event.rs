@@ -30,3 +30,19 @@ pub struct Event {
     /// The body.
     pub body: Bytes,
 }
+
+impl Event {
+    /// About how many bytes it takes in memory.
+    pub(super) fn weight(&self) -> usize {
+        let texts = [&self.device_id, &self.generation_id, &self.auth_method];
+        let optional = [&self.message_id, &self.correlation_id, &self.content_type, &self.content_encoding];
+        let pairs = self.properties.iter().chain(&self.annotations);
+        size_of::<Self>()
+            + self.body.len()
+            + texts.into_iter().map(String::len).sum::<usize>()
+            + optional.into_iter().flatten().map(String::len).sum::<usize>()
+            + pairs
+                .map(|(name, value)| size_of::<(String, String)>() + name.len() + value.len())
+                .sum::<usize>()
+    }
+}

@@ -11,14 +11,13 @@ use tokio::sync::{broadcast, watch};
 
 use super::device::{Device, DeviceStatus, RegistryError};
 use super::event::Event;
+use super::partition::Partition;
 use super::presence::{Cut, Presence};
 use super::sas::{Token, TokenError};
 use crate::model::Clock;
 
 /// Partitions of the Event Hub-compatible endpoint, as a new IoT Hub has.
 pub const PARTITIONS: usize = 4;
-/// Events kept per partition; the oldest go first. Bounds memory in long runs.
-const EVENTS_PER_PARTITION: usize = 100_000;
 
 /// One emulated hub.
 #[derive(Debug)]
@@ -41,13 +40,6 @@ const POLICIES: [&str; 5] = ["iothubowner", "service", "device", "registryRead",
 struct State {
     devices: BTreeMap<String, Device>,
     partitions: Vec<Partition>,
-}
-
-#[derive(Debug, Default)]
-struct Partition {
-    /// Sequence number of `events[0]`.
-    first: i64,
-    events: std::collections::VecDeque<Event>,
 }
 
 /// What open connections must act on.
@@ -262,13 +254,8 @@ impl Hub {
         let partition = partition_of(&event.device_id);
         let mut state = self.lock();
         let partition = &mut state.partitions[partition];
-        event.sequence_number = partition.first + i64::try_from(partition.events.len()).unwrap_or(i64::MAX);
         event.enqueued_ms = self.clock.now_ms();
-        partition.events.push_back(event);
-        if partition.events.len() > EVENTS_PER_PARTITION {
-            partition.events.pop_front();
-            partition.first += 1;
-        }
+        partition.push(event);
         drop(state);
         self.arrived.send_modify(|count| *count += 1);
     }
@@ -277,23 +264,17 @@ impl Hub {
     pub fn events(&self, partition: usize, from: i64, limit: usize) -> Vec<Event> {
         let state = self.lock();
         let Some(partition) = state.partitions.get(partition) else { return Vec::new() };
-        let skip = usize::try_from(from - partition.first).unwrap_or(0);
-        partition.events.iter().skip(skip).take(limit).cloned().collect()
+        partition.from(from, limit)
     }
 
     /// First kept and next sequence number of a partition, for `$management` and start positions.
     pub fn bounds(&self, partition: usize) -> (i64, i64) {
-        self.lock().partitions.get(partition).map_or((0, 0), |partition| {
-            (partition.first, partition.first + i64::try_from(partition.events.len()).unwrap_or(i64::MAX))
-        })
+        self.lock().partitions.get(partition).map_or((0, 0), Partition::bounds)
     }
 
     /// Sequence number of the first kept event after `ms` (or at it, if `inclusive`); the next one if there is none.
     pub(super) fn first_after(&self, partition: usize, ms: i64, inclusive: bool) -> i64 {
-        let state = self.lock();
-        let Some(partition) = state.partitions.get(partition) else { return 0 };
-        let before = |event: &Event| event.enqueued_ms < ms || (!inclusive && event.enqueued_ms == ms);
-        partition.first + i64::try_from(partition.events.partition_point(before)).unwrap_or(i64::MAX)
+        self.lock().partitions.get(partition).map_or(0, |partition| partition.first_after(ms, inclusive))
     }
 
     /// Whether a connection holds a link of this device.

@@ -14,6 +14,7 @@ mod https;
 mod hub;
 mod listeners;
 mod options;
+mod partition;
 mod presence;
 mod ready;
 mod registration;

@@ -1,1 +1,13 @@
-//! Tests of emulator amqp.
+//! The emulated hub's AMQP side over real sockets: driven by the fe2o3 client, and by raw bytes where it is too tame.
+
+#![cfg(feature = "emulator")]
+#![expect(clippy::unwrap_used, reason = "what fails in a helper must fail the test")]
+
+mod devices;
+mod kit;
+mod lifecycle;
+mod raw;
+mod readers;
+mod sasl;
+mod telemetry;
+mod tokens;

@@ -13,9 +13,26 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 pub(super) struct Wire<S> {
     stream: S,
     prefix: Bytes,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    is_cut: bool,
+    read_cut: Cut,
+    write_cut: Cut,
     _dropped: DropGuard,
+}
+
+/// One direction's view of the cut: reader and writer may be different tasks, and each must be woken.
+struct Cut {
+    wait: Pin<Box<WaitForCancellationFutureOwned>>,
+    done: bool,
+}
+
+impl Cut {
+    fn new(control: &WireControl) -> Self {
+        Self { wait: Box::pin(control.cut.clone().cancelled_owned()), done: false }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        self.done = self.done || self.wait.as_mut().poll(cx).is_ready();
+        self.done
+    }
 }
 
 /// The other end of a [`Wire`]'s two signals.
@@ -43,21 +60,16 @@ impl<S> Wire<S> {
         Self {
             stream,
             prefix,
-            cut: Box::pin(control.cut.clone().cancelled_owned()),
-            is_cut: false,
+            read_cut: Cut::new(control),
+            write_cut: Cut::new(control),
             _dropped: control.dropped.clone().drop_guard(),
         }
-    }
-
-    fn poll_cut(&mut self, cx: &mut Context<'_>) -> bool {
-        self.is_cut = self.is_cut || self.cut.as_mut().poll(cx).is_ready();
-        self.is_cut
     }
 }
 
 impl<S> fmt::Debug for Wire<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("prefix", &self.prefix.len()).field("is_cut", &self.is_cut).finish()
+        f.debug_struct("Wire").field("prefix", &self.prefix.len()).field("cut", &self.read_cut.done).finish()
     }
 }
 
@@ -67,7 +79,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.poll_cut(cx) {
+        if self.read_cut.poll(cx) {
             return Poll::Ready(Ok(()));
         }
         if self.prefix.is_empty() {
@@ -82,21 +94,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.poll_cut(cx) {
+        if self.write_cut.poll(cx) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.poll_cut(cx) {
+        if self.write_cut.poll(cx) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.poll_cut(cx) {
+        if self.write_cut.poll(cx) {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)
