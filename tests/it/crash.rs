@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::task::JoinSet;
 
-use crate::world::{DEADLINE, Poster, World, frame_counter, uplink};
+use crate::messages::{DEADLINE, uplink};
+use crate::world::{Poster, World, frame_counter, free_port};
 
 const DEVICES: usize = 20;
 /// The hub's `accepted` and the commit that records it lie closer together than this, also on a busy machine.
@@ -26,26 +27,10 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).expect("fits")
 }
 
-/// `tti-connector run` against the world's emulator, its webhook on `port`.
 fn connector(world: &World, port: u16) -> Child {
-    let ready = world.emulator.ready();
-    Command::new(env!("CARGO_BIN_EXE_tti-connector"))
-        .arg("run")
-        .current_dir(world.dir.path())
-        .env("TTI_CONNECTOR__WEBHOOK__LISTEN", format!("127.0.0.1:{port}"))
-        .env("TTI_CONNECTOR__ADMIN__LISTEN", "127.0.0.1:0")
-        .env("TTI_CONNECTOR__SPOOL__DIRECTORY", world.dir.path().join("spool"))
-        .env("TTI_CONNECTOR__AZURE__AMQP_PORT", ready.hubs[0].amqp_port.to_string())
-        .env("TTI_CONNECTOR__AZURE__CA_FILE", &ready.ca_file)
-        .env("TTI_CONNECTOR__AZURE__DPS__ENDPOINT", &ready.dps_endpoint)
-        .env("TTI_CONNECTOR__AZURE__DPS__ID_SCOPE", &ready.id_scope)
-        .env("TTI_CONNECTOR__AZURE__DPS__GROUP_ENROLLMENT_KEY", &ready.group_enrollment_key)
-        .env("TTI_CONNECTOR__UPLINK__RETRY_INITIAL", "50ms")
-        .env("TTI_CONNECTOR__LOG__LEVEL", "error")
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the connector starts")
+    let mut command = world.connector(port);
+    command.env("TTI_CONNECTOR__UPLINK__RETRY_INITIAL", "50ms").env("TTI_CONNECTOR__LOG__LEVEL", "error");
+    command.stdout(Stdio::null()).spawn().expect("the connector starts")
 }
 
 /// Resolves once the webhook answers.
@@ -64,8 +49,7 @@ async fn kill_9_under_load_loses_nothing_doubles_only_the_unsettled_and_keeps_th
     println!("TTI_SEED={seed} TTI_KILLS={kills}");
     let mut random = fastrand::Rng::with_seed(seed);
     let world = World::new(2).await;
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let port = free_port();
     let poster = Poster::to_url(format!("http://127.0.0.1:{port}/webhook"));
 
     let mut child = connector(&world, port);

@@ -8,7 +8,8 @@ use tti_connector::app::Connector;
 use tti_connector::config::Transport;
 use tti_connector::emulator::DeviceStatus;
 
-use crate::world::{Poster, World, frame_counter, uplink};
+use crate::messages::uplink;
+use crate::world::{Poster, World, frame_counter};
 
 async fn start(config: tti_connector::config::Config) -> (Connector, Poster) {
     let connector = Connector::start(config).await.expect("the connector starts");

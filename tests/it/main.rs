@@ -4,17 +4,23 @@ mod admin;
 mod architecture;
 mod cli;
 mod config;
+#[cfg(feature = "emulator")]
 mod crash;
 mod devices;
 mod dps;
+#[cfg(feature = "emulator")]
 mod emulator_amqp;
+#[cfg(feature = "emulator")]
 mod emulator_https;
+#[cfg(feature = "emulator")]
 mod end_to_end;
 mod iot_hub;
+mod messages;
 mod payloads;
 mod pump;
 mod replay;
 mod spool;
 mod traps;
 mod webhook;
+#[cfg(feature = "emulator")]
 mod world;

@@ -18,7 +18,7 @@ use tti_connector::spool::{NewRecord, Spool};
 use tti_connector::uplink::ports::{Devices, Hubs, Observer};
 use tti_connector::uplink::{Backoff, Pump, PumpOptions};
 
-use crate::world::{DEADLINE, uplink};
+use crate::messages::{DEADLINE, uplink};
 
 /// Every device lives at one hub; resolving fails now and then if asked to.
 struct Directory {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod any_input;
+#[cfg(feature = "emulator")]
 mod end_to_end;
 mod identity;
 mod size;

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
+use tokio::process::Command;
 use tti_connector::app::Connector;
 use tti_connector::config::Config;
 use tti_connector::emulator::{Emulator, Event, Hub, Options, Ready};
 use tti_connector::model::Secret;
 
-/// Nothing takes this long unless it failed; generous, because two cores may be shared with a build.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+use crate::messages::DEADLINE;
 
 /// An emulator with its folder.
 pub(crate) struct World {
@@ -35,6 +35,25 @@ impl World {
             ..options(&dir, ready.hubs.len())
         };
         Self { emulator: Emulator::start(options).await.expect("the emulator starts again"), dir }
+    }
+
+    /// `tti-connector run` as a process of its own with DPS of this emulator, its webhook on `port`.
+    pub(crate) fn connector(&self, port: u16) -> Command {
+        let ready = self.emulator.ready();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tti-connector"));
+        command
+            .arg("run")
+            .current_dir(self.dir.path())
+            .env("TTI_CONNECTOR__WEBHOOK__LISTEN", format!("127.0.0.1:{port}"))
+            .env("TTI_CONNECTOR__ADMIN__LISTEN", "127.0.0.1:0")
+            .env("TTI_CONNECTOR__SPOOL__DIRECTORY", self.dir.path().join("spool"))
+            .env("TTI_CONNECTOR__AZURE__AMQP_PORT", ready.hubs[0].amqp_port.to_string())
+            .env("TTI_CONNECTOR__AZURE__CA_FILE", &ready.ca_file)
+            .env("TTI_CONNECTOR__AZURE__DPS__ENDPOINT", &ready.dps_endpoint)
+            .env("TTI_CONNECTOR__AZURE__DPS__ID_SCOPE", &ready.id_scope)
+            .env("TTI_CONNECTOR__AZURE__DPS__GROUP_ENROLLMENT_KEY", &ready.group_enrollment_key)
+            .kill_on_drop(true);
+        command
     }
 
     /// A connector's configuration: free ports, DPS of this emulator.
@@ -100,6 +119,12 @@ impl World {
     }
 }
 
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    free.expect("a port").port()
+}
+
 fn options(dir: &TempDir, hubs: usize) -> Options {
     Options {
         amqp_port: 0,
@@ -109,26 +134,6 @@ fn options(dir: &TempDir, hubs: usize) -> Options {
         dps_retry_after_s: 0,
         ..Options::new(dir.path().join("emulator"))
     }
-}
-
-/// An uplink of `device` in `application` with frame counter `f_cnt`, as The Things Stack writes it.
-pub(crate) fn uplink(application: &str, device: &str, f_cnt: u32) -> Value {
-    let mut message = json!({
-        "session_key_id": "AYk3l2bXw1c4e7mVbJQx0A==",
-        "f_port": 2,
-        "f_cnt": f_cnt,
-        "frm_payload": "AWcA5w==",
-        "received_at": "2026-11-20T10:11:12.123456789Z",
-    });
-    if f_cnt == 0 {
-        // Zero values are never written.
-        message.as_object_mut().expect("an object").remove("f_cnt");
-    }
-    json!({
-        "end_device_ids": {"device_id": device, "application_ids": {"application_id": application}},
-        "received_at": "2026-11-20T10:11:12.223456789Z",
-        "uplink_message": message,
-    })
 }
 
 /// The frame counter of a telemetry message in the connector's format.

@@ -8,7 +8,8 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tti_connector::app::Connector;
 
-use crate::world::{DEADLINE, Poster, World, uplink};
+use crate::messages::{DEADLINE, uplink};
+use crate::world::{Poster, World, free_port};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_10_and_19_one_uplink_is_one_telemetry_message_whatever_comes_beside_it() {
@@ -64,24 +65,13 @@ async fn trap_26_no_secret_and_no_payload_reaches_the_log() {
     let world = World::new(1).await;
     let ready = world.emulator.ready();
     let secret = "planted-webhook-secret";
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tti-connector"))
-        .arg("run")
-        .current_dir(world.dir.path())
-        .env("TTI_CONNECTOR__WEBHOOK__LISTEN", format!("127.0.0.1:{port}"))
+    let port = free_port();
+    let mut child = world
+        .connector(port)
         .env("TTI_CONNECTOR__WEBHOOK__SECRETS", format!("[\"{secret}\"]"))
-        .env("TTI_CONNECTOR__ADMIN__LISTEN", "127.0.0.1:0")
-        .env("TTI_CONNECTOR__SPOOL__DIRECTORY", world.dir.path().join("spool"))
-        .env("TTI_CONNECTOR__AZURE__AMQP_PORT", ready.hubs[0].amqp_port.to_string())
-        .env("TTI_CONNECTOR__AZURE__CA_FILE", &ready.ca_file)
-        .env("TTI_CONNECTOR__AZURE__DPS__ENDPOINT", &ready.dps_endpoint)
-        .env("TTI_CONNECTOR__AZURE__DPS__ID_SCOPE", &ready.id_scope)
-        .env("TTI_CONNECTOR__AZURE__DPS__GROUP_ENROLLMENT_KEY", &ready.group_enrollment_key)
         .env("TTI_CONNECTOR__LOG__LEVEL", "trace")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
         .spawn()
         .expect("the connector starts");
     // Read while it runs: at level trace the pipe fills.
