@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
+import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import deviceAmqp from 'azure-iot-device-amqp';
 import iothub from 'azure-iothub';
@@ -22,7 +23,7 @@ const host = webSocket || hub.amqpPort === 5671 ? hub.hostName : `${hub.hostName
 
 function client(deviceId, key) {
   const made = device.Client.fromConnectionString(`HostName=${host};DeviceId=${deviceId};SharedAccessKey=${key}`, transport);
-  made.setRetryPolicy(new device.NoRetry());
+  made.setRetryPolicy(new common.NoRetry());
   return made;
 }
 
