@@ -60,9 +60,12 @@ class Hub(MessagingHandler):
         event.transport.idle_timeout = 240
 
     def on_link_opening(self, event):
+        event.link.source.copy(event.link.remote_source)
+        event.link.target.copy(event.link.remote_target)
+
+    def on_link_opened(self, event):
+        # Not while opening: Proton opens the link after that call, which would undo a refusal.
         link = event.link
-        link.source.copy(link.remote_source)
-        link.target.copy(link.remote_target)
         if link.is_sender:
             if link.remote_source.address == "$cbs":
                 self.cbs[event.connection] = link
@@ -82,6 +85,7 @@ class Hub(MessagingHandler):
                 raise Refusal(401, "amqp:unauthorized-access", f"no token for {device} on this connection")
             if device not in self.settings["devices"]:
                 raise Refusal(404, "amqp:not-found", f"Device {device} not registered.")
+            link.device = device
         except Refusal as refusal:
             self.refuse(link, refusal)
 
@@ -93,9 +97,8 @@ class Hub(MessagingHandler):
     def on_message(self, event):
         if event.link.remote_target.address == "$cbs":
             self.put_token(event)
-        else:
-            match = EVENTS.match(event.link.remote_target.address or "")
-            self.telemetry(event, unquote(match[1]) if match else None)
+        elif hasattr(event.link, "device"):
+            self.telemetry(event, event.link.device)
 
     def put_token(self, event):
         message, status, description = event.message, 200, "OK"
