@@ -68,13 +68,21 @@ async fn kill_9_under_load_loses_nothing_doubles_only_the_unsettled_and_keeps_th
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
     let poster = Poster::to_url(format!("http://127.0.0.1:{port}/webhook"));
 
+    let mut child = connector(&world, port);
+    up(port).await;
+    // Registered and persisted before the first kill, so that telemetry flows in every life.
+    for device in 0..DEVICES {
+        assert_eq!(poster.post(&uplink("fleet", &format!("d-{device:02}"), 1)).await, 202);
+    }
+    world.arrived(DEVICES).await;
+
     let enough = Arc::new(AtomicBool::new(false));
     let mut posters = JoinSet::new();
     for device in 0..DEVICES {
         let (poster, enough) = (poster.clone(), Arc::clone(&enough));
         posters.spawn(async move {
             let name = format!("d-{device:02}");
-            let mut f_cnt = 0;
+            let mut f_cnt = 1;
             // One device's uplinks one after the other, each until it is answered, as a retrying network would.
             while !enough.load(Ordering::Relaxed) {
                 let message = uplink("fleet", &name, f_cnt + 1);
@@ -92,16 +100,16 @@ async fn kill_9_under_load_loses_nothing_doubles_only_the_unsettled_and_keeps_th
     }
 
     let mut killed_at = Vec::new();
-    let mut child = connector(&world, port);
     for _ in 0..kills {
         up(port).await;
         // The random moment itself, not a wait for something.
-        tokio::time::sleep(Duration::from_millis(random.u64(5..300))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(5..600))).await;
         child.start_kill().expect("it runs");
         killed_at.push(now_ms());
         child.wait().await.expect("it ended");
         child = connector(&world, port);
     }
+    let sent_between = world.total();
     enough.store(true, Ordering::Relaxed);
     let answered: HashMap<String, u32> = posters.join_all().await.into_iter().collect();
     let total: u32 = answered.values().sum();
@@ -123,6 +131,7 @@ async fn kill_9_under_load_loses_nothing_doubles_only_the_unsettled_and_keeps_th
     }
     child.start_kill().expect("it runs");
 
+    assert!(sent_between as u64 > kills, "hardly anything was sent between the kills, so they hit nothing");
     let mut doubled = 0;
     for (device, answered) in &answered {
         let mut first: HashMap<u64, i64> = HashMap::new();
@@ -146,5 +155,7 @@ async fn kill_9_under_load_loses_nothing_doubles_only_the_unsettled_and_keeps_th
             "{device}: lost or out of order"
         );
     }
-    println!("{kills} kills, {total} answered 202, 0 lost, {doubled} sent again after a kill");
+    println!(
+        "{kills} kills, {total} answered 202, {sent_between} of them sent between kills, 0 lost, {doubled} sent again"
+    );
 }

@@ -1,1 +1,247 @@
-//! Tests of pump.
+//! The pump between a real spool and hubs that fail as told: order, once each, nobody held up by another.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tti_connector::azure::{Credential, HubAddress, HubDevice, SigningKey, Telemetry};
+use tti_connector::config::{self, TelemetryFormat};
+use tti_connector::devices::ResolveError;
+use tti_connector::iot_hub::{RetryReason, SendError, Trouble};
+use tti_connector::model::{Clock, EndDevice, ParkReason};
+use tti_connector::spool::{NewRecord, Spool};
+use tti_connector::uplink::ports::{Devices, Hubs, Observer};
+use tti_connector::uplink::{Backoff, Pump, PumpOptions};
+
+use crate::world::{DEADLINE, uplink};
+
+/// Every device lives at one hub; resolving fails now and then if asked to.
+struct Directory {
+    unreliable: bool,
+}
+
+fn hub_device(device: &EndDevice) -> Arc<HubDevice> {
+    Arc::new(HubDevice {
+        hub: HubAddress { host: "hub".into(), port: 5671 },
+        device_id: device.device_id().into(),
+        credential: Credential::Device { key: SigningKey::from_bytes(b"key") },
+        model_id: None,
+        provisioned: true,
+    })
+}
+
+impl Devices for Directory {
+    fn cached(&self, device: &EndDevice) -> Option<Arc<HubDevice>> {
+        Some(hub_device(device))
+    }
+
+    async fn resolve(&self, device: &EndDevice, _: Option<&str>) -> Result<Arc<HubDevice>, ResolveError> {
+        if self.unreliable && fastrand::u8(..10) == 0 {
+            return Err(ResolveError::Retry { detail: "DPS is away".to_owned(), after: None });
+        }
+        Ok(hub_device(device))
+    }
+
+    fn lost(&self, _: &EndDevice, _: &Arc<HubDevice>, _: ParkReason) {}
+}
+
+/// What arrived, per device in order, and how many in all.
+#[derive(Clone)]
+struct Hub {
+    arrived: Arc<Mutex<HashMap<String, Vec<u64>>>>,
+    count: watch::Sender<usize>,
+    answer: fn(&str) -> Answer,
+}
+
+enum Answer {
+    Accept,
+    Fail(SendError),
+    Never,
+}
+
+impl Hub {
+    fn new(answer: fn(&str) -> Answer) -> Self {
+        Self { arrived: Arc::default(), count: watch::channel(0).0, answer }
+    }
+
+    async fn received(&self, count: usize) {
+        let mut changes = self.count.subscribe();
+        let enough = changes.wait_for(|now| *now >= count);
+        tokio::time::timeout(DEADLINE * 100, enough).await.expect("in time").expect("the hub lives");
+    }
+
+    fn arrived(&self, device: &str) -> Vec<u64> {
+        self.arrived.lock().expect("not poisoned").get(device).cloned().unwrap_or_default()
+    }
+}
+
+impl Hubs for Hub {
+    async fn send(&self, device: &Arc<HubDevice>, message: &Telemetry) -> Result<(), SendError> {
+        // Let others run between the call and its outcome, as a network does.
+        tokio::task::yield_now().await;
+        match (self.answer)(&device.device_id) {
+            Answer::Fail(error) => return Err(error),
+            Answer::Never => std::future::pending::<()>().await,
+            Answer::Accept => {}
+        }
+        let body: serde_json::Value = serde_json::from_slice(&message.body).expect("JSON");
+        let counter = body["FrameCounter"].as_u64().expect("a counter");
+        let mut arrived = self.arrived.lock().expect("not poisoned");
+        arrived.entry(device.device_id.to_string()).or_default().push(counter);
+        drop(arrived);
+        self.count.send_modify(|count| *count += 1);
+        Ok(())
+    }
+}
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn sent(&self, _: Duration) {}
+    fn parked(&self, _: ParkReason) {}
+    fn retried(&self, _: &'static str) {}
+    fn skipped(&self) {}
+}
+
+struct Line {
+    _dir: TempDir,
+    spool: Spool,
+    stop: CancellationToken,
+    pump: JoinHandle<()>,
+    /// Open, or the pump would see the hubs gone.
+    _hub_up: broadcast::Sender<HubAddress>,
+}
+
+fn start(hub: &Hub, unreliable: bool) -> Line {
+    let dir = TempDir::new().expect("a temporary folder");
+    let settings = config::Spool { directory: dir.path().to_owned(), ..config::Spool::default() };
+    let (spool, claim) = Spool::open(&settings, Clock::system()).expect("a spool");
+    let (hub_up, ups) = broadcast::channel(8);
+    let options = PumpOptions {
+        backoff: Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) },
+        max_in_flight: 8,
+        format: TelemetryFormat::Connector,
+        clock: Clock::system(),
+    };
+    let pump = Pump::new(spool.clone(), Directory { unreliable }, hub.clone(), Nobody, ups, options);
+    let stop = CancellationToken::new();
+    let pump = tokio::spawn(pump.run(claim, stop.clone(), Duration::from_secs(5)));
+    Line { _dir: dir, spool, stop, pump, _hub_up: hub_up }
+}
+
+impl Line {
+    async fn append(&self, device: &str, f_cnt: u32) {
+        let end_device = EndDevice::new("", "app", device).expect("valid");
+        let record = NewRecord {
+            lane: end_device.key().into(),
+            group: "app".into(),
+            dedup: None,
+            body: Bytes::from(uplink("app", device, f_cnt).to_string()),
+            waiter: None,
+        };
+        self.spool.append(record).await.expect("kept");
+    }
+
+    /// Stops the pump; gives how many records are still pending.
+    async fn stop(self) -> u64 {
+        self.stop.cancel();
+        self.pump.await.expect("the pump ends");
+        self.spool.flush().await.expect("flushed");
+        let pending = self.spool.stats().pending;
+        self.spool.close().await;
+        pending
+    }
+}
+
+fn retry(trouble: Trouble) -> Answer {
+    let (reason, detail) = (RetryReason::Link, "as told".to_owned());
+    Answer::Fail(SendError::Retry { reason, detail, after: None, trouble })
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_fails_for_a_while_each_message_arrives_once_and_in_its_devices_order() {
+    let hub = Hub::new(|_| match fastrand::u8(..10) {
+        0 => retry(Trouble::Device),
+        1 => retry(Trouble::Hub(HubAddress { host: "hub".into(), port: 5671 })),
+        2 => Answer::Fail(SendError::Reresolve {
+            reason: ParkReason::DeviceUnknown,
+            detail: "moved".to_owned(),
+        }),
+        _ => Answer::Accept,
+    });
+    let line = start(&hub, true);
+    for f_cnt in 1..=20 {
+        for device in 0..20 {
+            line.append(&format!("d-{device}"), f_cnt).await;
+        }
+    }
+    hub.received(400).await;
+    for device in 0..20 {
+        assert_eq!(hub.arrived(&format!("d-{device}")), (1..=20).collect::<Vec<_>>());
+    }
+    assert_eq!(line.stop().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn devices_without_an_answer_or_in_retry_delay_no_other() {
+    let hub = Hub::new(|device| match device {
+        "stuck" => Answer::Never,
+        "failing" => retry(Trouble::Device),
+        _ => Answer::Accept,
+    });
+    let line = start(&hub, false);
+    for f_cnt in 1..=50 {
+        for device in ["stuck", "failing", "good-1", "good-2"] {
+            line.append(device, f_cnt).await;
+        }
+    }
+    hub.received(100).await;
+    assert_eq!(hub.arrived("good-1"), (1..=50).collect::<Vec<_>>());
+    assert_eq!(hub.arrived("stuck"), Vec::<u64>::new());
+    // What has no answer yet is waited for, then kept; nothing of it is lost.
+    assert_eq!(line.stop().await, 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_hub_refuses_for_good_is_parked_and_the_next_goes_on() {
+    let hub = Hub::new(|device| match device {
+        "poisoned" => {
+            Answer::Fail(SendError::Park { reason: ParkReason::Rejected, detail: "as told".to_owned() })
+        }
+        _ => Answer::Accept,
+    });
+    let line = start(&hub, false);
+    for device in ["poisoned", "good", "poisoned", "good"] {
+        line.append(device, 1).await;
+    }
+    hub.received(2).await;
+    let mut parked = line.spool.stats().parked;
+    while parked < 2 {
+        line.spool.flush().await.expect("flushed");
+        parked = line.spool.stats().parked;
+    }
+    assert_eq!(line.stop().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_carries_no_telemetry_leaves_the_spool() {
+    let hub = Hub::new(|_| Answer::Accept);
+    let line = start(&hub, false);
+    let end_device = EndDevice::new("", "app", "d").expect("valid");
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let record = NewRecord {
+        lane: end_device.key().into(),
+        group: "app".into(),
+        dedup: None,
+        body: Bytes::from_static(br#"{"end_device_ids":{"device_id":"d"},"join_accept":{}}"#),
+        waiter: Some(tell),
+    };
+    line.spool.append(record).await.expect("kept");
+    assert_eq!(told.await, Ok(tti_connector::model::Outcome::Skipped));
+    assert_eq!(line.stop().await, 0);
+}

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod any_input;
+mod end_to_end;
 mod identity;
 mod size;
 mod translation;

@@ -161,6 +161,11 @@ impl Poster {
         Self { client, url }
     }
 
+    /// A post that is not sent yet, for headers of its own.
+    pub(crate) fn request(&self, message: &Value) -> reqwest::RequestBuilder {
+        self.client.post(&self.url).json(message)
+    }
+
     /// Posts and gives the status; panics when the connection fails.
     pub(crate) async fn post(&self, message: &Value) -> u16 {
         self.try_post(message).await.expect("an answer")
@@ -168,12 +173,12 @@ impl Poster {
 
     /// Posts and gives the status, or `None` when the connection failed.
     pub(crate) async fn try_post(&self, message: &Value) -> Option<u16> {
-        self.client.post(&self.url).json(message).send().await.ok().map(|answer| answer.status().as_u16())
+        self.request(message).send().await.ok().map(|answer| answer.status().as_u16())
     }
 
     /// Posts with `Prefer: wait=30`; gives status and body.
     pub(crate) async fn post_and_wait(&self, message: &Value) -> (u16, Value) {
-        let answer = self.client.post(&self.url).header("prefer", "wait=30").json(message).send().await;
+        let answer = self.request(message).header("prefer", "wait=30").send().await;
         let answer = answer.expect("an answer");
         let status = answer.status().as_u16();
         let text = answer.text().await.expect("a body");
