@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import re
 import shutil
 import socket
 import subprocess
@@ -12,14 +13,22 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from datetime import datetime, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = Path(os.environ["TTI_INTEROP_NODE"])
 BINARY = os.environ["TTI_INTEROP_BINARY"]
 PAYLOADS = ROOT / "payloads"
-# Generous, because two cores may be shared with a build; nothing waits this long unless it failed.
-DEADLINE_S = 60
+# When the golden files take the messages to have reached the connector (payloads/README.md).
+GOLDEN_RECEIPT = "2025-03-14T07:00:00.000Z"
+CREATION_TIME = "iothub-creation-time-utc"
+# Everything here takes well under a second. Long enough for two busy cores, short enough that a failure is quick.
+DEADLINE_S = 15
+# How long a webhook answer may wait for the hub: within the deadline, so that the answer tells, not a timeout.
+WAIT_S = 10
+# The machine's proxies are not for its own loopback.
+LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def free_port():
@@ -40,6 +49,16 @@ def wait_until(condition, what):
     raise AssertionError(f"not within {DEADLINE_S} s: {what}")
 
 
+def environment(changes=None):
+    """This process's environment without what would steer the connector or Node from outside, plus `changes`."""
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TTI_CONNECTOR", "NODE_EXTRA_CA", "PN_TRACE"))
+    }
+    return {**ours, **(changes or {})}
+
+
 class Process:
     """A child process whose stdout is read line by line; ended by its id."""
 
@@ -52,7 +71,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **(env or {})},
+            env=environment(env),
         )
         self.readers = [
             threading.Thread(target=self._read, args=(self.child.stdout, True), daemon=True),
@@ -83,12 +102,17 @@ class Process:
             if key in record:
                 return record[key]
             if "refused" in record:
-                raise AssertionError(f"{self.name} refused: {record['refused']}\n{self.output()}")
-        raise AssertionError(f"{self.name} said no {key!r}\n{self.output()}")
+                raise AssertionError(f"{self.name} refused: {record['refused']}{self.output()}")
+        raise AssertionError(f"{self.name} said no {key!r}{self.output()}")
+
+    def forget(self):
+        """Drops the lines that nobody has read."""
+        while not self.lines.empty():
+            self.lines.get_nowait()
 
     def output(self):
-        """Everything it printed, for failure messages."""
-        return "\n".join(self.log[-60:])
+        """The end of what it printed, for failure messages."""
+        return "".join(f"\n  [{self.name}] {line[:400]}" for line in self.log[-30:])
 
     def stop(self):
         """SIGTERM, then SIGKILL after ten seconds."""
@@ -132,30 +156,45 @@ class Connector(Process):
             "webhook.listen": f"127.0.0.1:{self.webhook_port}",
             "admin.listen": f"127.0.0.1:{self.admin_port}",
             "spool.directory": str(folder / "spool"),
+            # Failures are to be seen, not waited out.
+            "azure.connect_timeout": "5s",
+            "uplink.retry_max": "1s",
+            "shutdown.grace": "2s",
             **settings,
         }
-        env = {f"TTI_CONNECTOR__{key.upper().replace('.', '__')}": str(value) for key, value in settings.items()}
-        super().__init__([BINARY, "run"], env=env, name="connector")
-        wait_until(self._live, "the connector listens")
+        self.env = {f"TTI_CONNECTOR__{key.upper().replace('.', '__')}": str(value) for key, value in settings.items()}
+        super().__init__([BINARY, "run"], env=self.env, name="connector")
+        try:
+            wait_until(self._live, "the connector listens")
+        except BaseException:
+            self.stop()
+            raise
 
     def _live(self):
         if self.child.poll() is not None:
-            raise AssertionError(f"the connector ended\n{self.output()}")
+            raise AssertionError(f"the connector ended{self.output()}")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/live", timeout=2) as answer:
+            with LOOPBACK.open(f"http://127.0.0.1:{self.admin_port}/live", timeout=2) as answer:
                 return answer.status == 200
         except OSError:
             return False
 
-    def post(self, body, headers=None):
-        """Posts a body to the webhook; returns status and text."""
+    def command(self, *arguments):
+        """Runs another command of the binary, with the same settings, to its end; it must succeed."""
+        done = subprocess.run([BINARY, *arguments], env=environment(self.env), capture_output=True, text=True,
+                              timeout=DEADLINE_S)
+        if done.returncode != 0:
+            raise AssertionError(f"{arguments} failed ({done.returncode})\n{done.stdout}\n{done.stderr}")
+
+    def post(self, body, wait=WAIT_S):
+        """Posts a body to the webhook, which answers once the hub did; returns status and text."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.webhook_port}/webhook",
             data=body if isinstance(body, bytes) else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **(headers or {})},
+            headers={"Content-Type": "application/json", "Prefer": f"wait={wait}"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+            with LOOPBACK.open(request, timeout=DEADLINE_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -170,21 +209,29 @@ class Emulator(Process):
                    "--hubs", str(hubs)]
         super().__init__(command, name="emulator")
         path = folder / "ready.json"
-        wait_until(lambda: path.exists() or self.child.poll() is not None, "ready.json")
-        if not path.exists():
-            raise AssertionError(f"the emulator ended\n{self.output()}")
-        self.ready = json.loads(path.read_text())
+        try:
+            wait_until(lambda: path.exists() or self.child.poll() is not None, "ready.json")
+            if not path.exists():
+                raise AssertionError(f"the emulator ended{self.output()}")
+            self.ready = json.loads(path.read_text())
+        except BaseException:
+            self.stop()
+            raise
 
 
 def node(script, *arguments, env=None):
-    """Runs a Node script to its end; returns its JSON lines."""
-    done = subprocess.run(
-        ["node", str(NODE / script), *map(str, arguments)],
-        capture_output=True, text=True, timeout=3 * DEADLINE_S, env={**os.environ, **(env or {})},
-    )
+    """Runs a Node script to its end; returns what its JSON lines say, as one dictionary."""
+    command = ["node", str(NODE / script), *map(str, arguments)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=2 * DEADLINE_S, env=environment(env))
+    except subprocess.TimeoutExpired as hung:
+        said, complained = ((text or b"").decode(errors="replace") for text in (hung.stdout, hung.stderr))
+        raise AssertionError(f"{script} did not end in {hung.timeout} s\n{said}\n{complained}") from None
     if done.returncode != 0:
         raise AssertionError(f"{script} failed ({done.returncode})\n{done.stdout}\n{done.stderr}")
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {key: value for line in lines for key, value in line.items()}
 
 
 class Folder:
@@ -197,13 +244,47 @@ class Folder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+class Payload:
+    """One file of payloads/ that becomes telemetry, and what it must become."""
+
+    def __init__(self, path, telemetry):
+        self.name, self.body, self.telemetry = path.name, path.read_bytes(), telemetry
+        self.message_id = telemetry["messageId"]
+        self.device = json.loads(self.body)["end_device_ids"]["device_id"]
+
+    def difference(self, properties, body):
+        """What differs from the golden file, or None.
+
+        The golden files take it that the message came at a fixed moment, which shows only where the message itself
+        has no usable time. Here it comes now, so there the time must have the right form and be of this minute.
+        """
+        got = {"properties": dict(properties), "body": json.loads(body)}
+        wanted = {part: dict(self.telemetry[part]) for part in got}
+        for part, name in (("properties", CREATION_TIME), ("body", "ReceivedAtUtc")):
+            if wanted[part].get(name) != GOLDEN_RECEIPT:
+                continue
+            text = got[part].pop(name, None)
+            del wanted[part][name]
+            if not is_now(text):
+                return f"{name} is {text!r}, not the time of receipt"
+        return None if got == wanted else f"{self.name}\nwanted {wanted}\ngot    {got}"
+
+
+def is_now(text):
+    """Whether it is a UTC time with milliseconds, ISO 8601, of the last minute."""
+    if not isinstance(text, str) or not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", text):
+        return False
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return -1 < age.total_seconds() < 60
+
+
 def payloads_with_telemetry():
-    """(name, body bytes, expected telemetry) of every payload that becomes telemetry."""
+    """Every payload that becomes telemetry."""
     found = []
     for path in sorted(PAYLOADS.glob("*.json")):
         expected = json.loads((PAYLOADS / "expected" / path.name).read_text())
         if expected.get("telemetry"):
-            found.append((path.name, path.read_bytes(), expected["telemetry"]))
+            found.append(Payload(path, expected["telemetry"]))
     assert found, f"no payloads below {PAYLOADS}"
     return found
 

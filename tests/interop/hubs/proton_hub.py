@@ -43,6 +43,7 @@ class Hub(MessagingHandler):
     def __init__(self, settings):
         super().__init__(auto_accept=False, auto_settle=True, prefetch=100)
         self.settings = settings
+        # By connection. Proton makes a new wrapper for each event, so only equality tells connections, never text or id.
         self.rights = {}
         self.cbs = {}
 
@@ -54,13 +55,20 @@ class Hub(MessagingHandler):
         event.container.listen(f"amqps://127.0.0.1:{port}")
         say({"listening": port})
 
+    def on_connection_opening(self, event):
+        event.connection.container = "DeviceGateway_proton"
+        event.transport.idle_timeout = 240
+
     def on_link_opening(self, event):
+        event.link.source.copy(event.link.remote_source)
+        event.link.target.copy(event.link.remote_target)
+
+    def on_link_opened(self, event):
+        # Not while opening: Proton opens the link after that call, which would undo a refusal.
         link = event.link
-        link.source.copy(link.remote_source)
-        link.target.copy(link.remote_target)
         if link.is_sender:
             if link.remote_source.address == "$cbs":
-                self.cbs[str(event.connection)] = link
+                self.cbs[event.connection] = link
             else:
                 self.refuse(link, Refusal(404, "amqp:not-found", f"no such source: {link.remote_source.address}"))
             return
@@ -72,11 +80,12 @@ class Hub(MessagingHandler):
             if not match:
                 raise Refusal(404, "amqp:not-found", f"no such address: {address}")
             device = unquote(match[1])
-            rights = self.rights.get(str(event.connection), set())
+            rights = self.rights.get(event.connection, set())
             if "*" not in rights and device not in rights:
                 raise Refusal(401, "amqp:unauthorized-access", f"no token for {device} on this connection")
             if device not in self.settings["devices"]:
                 raise Refusal(404, "amqp:not-found", f"Device {device} not registered.")
+            link.device = device
         except Refusal as refusal:
             self.refuse(link, refusal)
 
@@ -88,9 +97,8 @@ class Hub(MessagingHandler):
     def on_message(self, event):
         if event.link.remote_target.address == "$cbs":
             self.put_token(event)
-        else:
-            match = EVENTS.match(event.link.remote_target.address or "")
-            self.telemetry(event, unquote(match[1]) if match else None)
+        elif hasattr(event.link, "device"):
+            self.telemetry(event, event.link.device)
 
     def put_token(self, event):
         message, status, description = event.message, 200, "OK"
@@ -103,14 +111,14 @@ class Hub(MessagingHandler):
             if message.id is None:
                 raise Refusal(400, "", "no message-id")
             who = self.verify(message.body, properties.get("name") or "")
-            self.rights.setdefault(str(event.connection), set()).add(who)
+            self.rights.setdefault(event.connection, set()).add(who)
         except Refusal as refusal:
             status, description = refusal.status, str(refusal)
             say({"refused": description})
         self.accept(event.delivery)
         reply = Message(correlation_id=message.id, body=None)
         reply.properties = {"status-code": int32(status), "status-description": description}
-        sender = self.cbs.get(str(event.connection))
+        sender = self.cbs.get(event.connection)
         if sender:
             sender.send(reply)
 
@@ -188,8 +196,8 @@ class Hub(MessagingHandler):
         say({"trouble": "transport", "text": str(event.transport.condition)})
 
     def on_disconnected(self, event):
-        self.rights.pop(str(event.connection), None)
-        self.cbs.pop(str(event.connection), None)
+        self.rights.pop(event.connection, None)
+        self.cbs.pop(event.connection, None)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 // usage: node device.mjs READY.json amqp|amqp_ws, with NODE_EXTRA_CA_CERTS set to the emulator's caFile
 // stdout: one JSON object a line
 
-import assert from 'node:assert/strict';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
+import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import deviceAmqp from 'azure-iot-device-amqp';
 import iothub from 'azure-iothub';
@@ -13,44 +13,42 @@ import { Redirect } from './redirect.mjs';
 
 const ready = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
 const [hub] = ready.hubs;
-const ca = fs.readFileSync(ready.caFile, 'utf8');
 const webSocket = process.argv[3] === 'amqp_ws';
 const transport = webSocket ? deviceAmqp.AmqpWs : deviceAmqp.Amqp;
-const agent = new Redirect(ready.httpsPort, ca);
+const agent = new Redirect(ready.httpsPort);
 // Over AMQP the port is part of the host name; over WebSocket the agent redirects.
-const host = webSocket || hub.amqpPort === 5671 ? hub.hostName : `${hub.hostName}:${hub.amqpPort}`;
+const host = webSocket ? hub.hostName : `${hub.hostName}:${hub.amqpPort}`;
+const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 function client(deviceId, key) {
   const made = device.Client.fromConnectionString(`HostName=${host};DeviceId=${deviceId};SharedAccessKey=${key}`, transport);
-  made.setRetryPolicy(new device.NoRetry());
+  // By default it tries for four minutes.
+  made.setRetryPolicy(new common.NoRetry());
   return made;
 }
 
 async function open(made) {
-  await made.setOptions({ ca, amqp: { webSocketAgent: agent } });
+  if (webSocket) await made.setOptions({ amqp: { webSocketAgent: agent } });
   await made.open();
 }
 
 async function refusal(made) {
   try {
     await open(made);
-    await made.sendEvent(new device.Message('{}'));
   } catch (error) {
     return error.constructor.name;
   } finally {
     await made.close().catch(() => {});
   }
-  throw new Error('was let in');
+  return 'was let in';
 }
 
 const registry = iothub.Registry.fromConnectionString(hub.serviceConnectionString);
-registry._restApiClient.setOptions({ http: { agent } });
+registry._restApiClient.setOptions({ http: { agent: new Redirect(ready.httpsPort) } });
 const deviceId = `node-${process.argv[3]}`;
 const key = crypto.randomBytes(32).toString('base64');
 const symmetricKey = { primaryKey: key, secondaryKey: crypto.randomBytes(32).toString('base64') };
 await registry.create({ deviceId, status: 'enabled', authentication: { symmetricKey } });
-const { responseBody } = await registry.get(deviceId);
-assert.equal(responseBody.authentication.symmetricKey.primaryKey, key);
 
 const good = client(deviceId, key);
 await open(good);
@@ -61,13 +59,10 @@ message.messageId = 'from-node';
 message.properties.add('origin', 'sdk');
 const result = await good.sendEvent(message);
 await good.close();
-process.stdout.write(`${JSON.stringify({ sent: { deviceId, result: result.constructor.name } })}\n`);
+say({ sent: { deviceId, result: result.constructor.name } });
 
 const wrong = await refusal(client(deviceId, crypto.randomBytes(32).toString('base64')));
 const stranger = await refusal(client('nobody-knows-me', key));
-process.stdout.write(`${JSON.stringify({ refused: { wrong, stranger } })}\n`);
-
-await registry.delete(deviceId);
-const gone = await registry.get(deviceId).then(() => 'still there', (error) => error.constructor.name);
-process.stdout.write(`${JSON.stringify({ deleted: gone })}\n`);
+say({ refused: { wrong, stranger } });
+say({ webSockets: agent.connections });
 process.exit(0);
