@@ -200,7 +200,7 @@ impl Pool {
             Some(subject) => {
                 let life = Life::starting_now(shared.options.token_lifetime);
                 let refused = connection.authorize(&subject, &shared.options).await;
-                refused.map_err(super::connection::Refused::error)?;
+                refused.map_err(|refused| renewals::policy_refused(refused.error()))?;
                 Some((Arc::new(Grant { subject, slot: None }), life))
             }
         };

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connection::Connection;
 use super::device::SlotRef;
-use super::error::SendError;
+use super::error::{RetryReason, SendError, Trouble};
 use super::shared::Shared;
 use super::token::{Life, Subject};
 
@@ -113,7 +113,23 @@ async fn renew(connection: &Connection, shared: &Shared, grant: Arc<Grant>, life
         None => {
             tracing::warn!(hub = %connection.hub, %error,
                 "the hub takes no new token of the policy; the connection is closed");
-            connection.give_up(error);
+            connection.give_up(policy_refused(error));
         }
+    }
+}
+
+/// What every device of a policy is told when the hub refuses the policy's token. No device is to blame, and a right key
+/// cures it: their messages wait. Only those of this policy do, for others may reach the same hub with keys of their own.
+pub(super) fn policy_refused(error: SendError) -> SendError {
+    match error {
+        SendError::Retry { .. } => error,
+        SendError::Reresolve { detail, .. } | SendError::Park { detail, .. } => SendError::Retry {
+            reason: RetryReason::Token,
+            detail: format!(
+                "the hub refuses the policy's token; check its name and key in the connection string: {detail}"
+            ),
+            after: None,
+            trouble: Trouble::Device,
+        },
     }
 }

@@ -8,7 +8,7 @@ use tti_connector::app::Connector;
 use tti_connector::config::Transport;
 use tti_connector::emulator::DeviceStatus;
 
-use crate::messages::uplink;
+use crate::messages::{DEADLINE, uplink};
 use crate::world::{Poster, World, frame_counter};
 
 async fn start(config: tti_connector::config::Config) -> (Connector, Poster) {
@@ -265,4 +265,33 @@ async fn a_stop_drains_what_can_be_sent_and_keeps_the_rest() {
     ids.dedup();
     assert_eq!((ids.len(), events.len()), (100, 100), "each once");
     assert!(tokio::time::timeout(Duration::from_secs(15), connector.stop()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_policy_key_parks_nothing_and_the_right_one_sends_all() {
+    let world = World::new(1).await;
+    for device in ["room-1", "room-2"] {
+        world.hub(0).create_device(device, None).expect("new");
+    }
+    let mut config = world.config_with_policy();
+    let right = config.azure.iot_hub.connection_string.take();
+    let wrong = "HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey=d3Jvbmc=";
+    config.azure.iot_hub.connection_string = Some(tti_connector::model::Secret::new(wrong));
+    let (connector, poster) = start(config.clone()).await;
+    for device in ["room-1", "room-2"] {
+        assert_eq!(poster.post(&uplink("office", device, 1)).await, 202);
+    }
+    let refused = async {
+        while !poster.metrics(&connector).await.contains("retried_messages_total{reason=\"token\"}") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, refused).await.expect("the hub refuses the token");
+    connector.stop().await;
+
+    config.azure.iot_hub.connection_string = right;
+    let (connector, _) = start(config).await;
+    assert_eq!(world.arrived(2).await.len(), 2);
+    assert_eq!(connector.spool().stats().parked, 0);
+    connector.stop().await;
 }

@@ -171,6 +171,13 @@ impl Poster {
         self.client.post(&self.url).json(message)
     }
 
+    /// The connector's metrics as text.
+    pub(crate) async fn metrics(&self, connector: &Connector) -> String {
+        let url = format!("http://{}/metrics", connector.admin());
+        let answer = self.client.get(url).send().await.expect("an answer");
+        answer.text().await.expect("a text")
+    }
+
     /// Posts and gives the status; panics when the connection fails.
     pub(crate) async fn post(&self, message: &Value) -> u16 {
         self.try_post(message).await.expect("an answer")

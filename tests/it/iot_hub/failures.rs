@@ -281,10 +281,15 @@ async fn refused_tokens_are_told_by_their_status() {
     }
     test_hub.on_put(|_| (202, "Accepted"));
     hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap();
-    // Policy: the connection itself is not opened, and its devices are told the same.
-    test_hub.on_put(|_| (401, "no"));
-    let error = hub.send(&by_policy(&test_hub, "p"), &telemetry("a")).await.unwrap_err();
-    assert!(matches!(error, SendError::Reresolve { reason: ParkReason::Unauthorized, .. }), "{error}");
+    // Policy: the connection is not opened. No device is to blame, so their messages wait for a right key.
+    for (status, expected) in [(400, "token device"), (401, "token device"), (404, "token device")] {
+        test_hub.on_put(move |_| (status, "no"));
+        let hub = IotHub::new(test_hub.options());
+        let error = hub.send(&by_policy(&test_hub, "p"), &telemetry("a")).await.unwrap_err();
+        assert_eq!(short(&error), expected, "{error}");
+        assert!(error.to_string().contains("connection string"), "{error}");
+        hub.close().await;
+    }
     hub.close().await;
 }
 
