@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tti_connector::iot_hub::{IotHub, RetryReason, SendError, Trouble};
-use tti_connector::model::ParkReason;
 
 use super::hub::{Answer, Door, Seen, TestHub};
 use super::hub_amqp::{DETACH, NO_REPLY};
