@@ -19,7 +19,7 @@ use super::classify::{self, Class, Scope};
 use super::connection::{Connection, Refused, Seat};
 use super::error::{RetryReason, SendError};
 use super::pool::{Pool, reaching};
-use super::renewals::Grant;
+use super::renewals::{self, Grant};
 use super::safe_link::{self, Loss, SafeSender};
 use super::shared::Shared;
 use super::token::{Life, Subject};
@@ -182,7 +182,8 @@ async fn authorized_seat(
         match &device.credential {
             Credential::Policy { .. } => {
                 if fresh_policy {
-                    connection.refresh_policy(&shared.options).await.map_err(Refused::error)?;
+                    let refreshed = connection.refresh_policy(&shared.options).await;
+                    refreshed.map_err(|refused| renewals::policy_refused(refused.error()))?;
                 }
                 return Ok((seat, None));
             }
