@@ -1,11 +1,13 @@
 //! Joins the rooms: what one says it needs, another has. No logic of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::first_contact::Answered;
 use crate::admin::{Health, NotReady};
 use crate::azure::{HubDevice, Telemetry};
 use crate::devices::{Directory, ResolveError, Store, StoreError};
@@ -138,6 +140,7 @@ fn store_error(error: SpoolError) -> StoreError {
 /// Readiness and gauges, asked of the parts at each probe or scrape.
 #[derive(Clone)]
 pub(super) struct Vitals {
+    pub(super) answered: Answered,
     pub(super) spool: Spool,
     pub(super) hubs: IotHub,
     pub(super) directory: Directory,
@@ -152,8 +155,9 @@ impl Health for Vitals {
                 .to_owned();
             reasons.push(NotReady { part: "spool", reason });
         }
-        if !self.hubs.status().reached {
-            let reason = "no hub could be reached since the start; messages are kept meanwhile".to_owned();
+        if !self.answered.load(Ordering::Relaxed) && !self.hubs.status().reached {
+            let reason =
+                "no hub and no DPS could be reached since the start; messages are kept meanwhile".to_owned();
             reasons.push(NotReady { part: "hub", reason });
         }
         reasons

@@ -1,6 +1,7 @@
 //! The composition root: builds bottom-up, spawns, drains; alone sees siblings together.
 
 mod error;
+mod first_contact;
 mod joints;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use error::AppError;
+use first_contact::{Answered, FirstContact};
 use joints::{DeviceStore, Vitals};
 
 use crate::config::{Config, Transport};
@@ -44,6 +46,7 @@ pub struct Connector {
 struct Tasks {
     webhook: (CancellationToken, JoinHandle<()>),
     control: (CancellationToken, JoinHandle<()>),
+    first_contact: (CancellationToken, JoinHandle<()>),
     pump: (CancellationToken, JoinHandle<()>),
     admin: (CancellationToken, JoinHandle<()>),
 }
@@ -71,6 +74,7 @@ impl Connector {
         let tls = client_config(config.azure.ca_file.as_deref())?;
         let http = http_client(&tls, config.azure.proxy.as_deref(), config.azure.connect_timeout)?;
         let hub_options = hub_options(&config, tls, clock.clone())?;
+        let first_contact = FirstContact::new(&routes, &hub_options);
         let webhook_listener = listen("webhook.listen", config.webhook.listen).await?;
         let admin_listener = listen("admin.listen", config.admin.listen).await?;
         let (webhook_at, admin_at) = (local(&webhook_listener), local(&admin_listener));
@@ -88,7 +92,9 @@ impl Connector {
         .map_err(|error| AppError::State(error.to_string()))?;
         let hubs = IotHub::new(hub_options);
         let metrics = Metrics::new();
+        let answered = Answered::default();
         let vitals = Vitals {
+            answered: answered.clone(),
             spool: spool.clone(),
             hubs: hubs.clone(),
             directory: directory.clone(),
@@ -113,6 +119,7 @@ impl Connector {
         let grace = config.shutdown.grace;
         let tasks = Tasks {
             pump: spawn(|stop| pump.run(claim, stop, grace.saturating_sub(CLOSING))),
+            first_contact: spawn(|stop| first_contact.run(answered, stop)),
             control: spawn(|stop| serve_control(spool.clone(), stop)),
             admin: spawn(|stop| admin::serve(admin_listener, Arc::new(vitals), metrics.clone(), stop)),
             webhook: spawn(|stop| {
@@ -143,8 +150,9 @@ impl Connector {
     /// What was not sent stays in the spool.
     pub async fn stop(self) {
         let deadline = Instant::now() + self.grace;
-        let Tasks { webhook, control, pump, admin } = self.tasks;
+        let Tasks { webhook, control, first_contact, pump, admin } = self.tasks;
         end("webhook", webhook, deadline).await;
+        end("first contact", first_contact, deadline).await;
         end("pump", pump, deadline).await;
         if timeout_at(deadline, self.hubs.close()).await.is_err() {
             warn!("Hub connections did not close in time; dropped.");

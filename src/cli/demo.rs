@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::DemoArgs;
 use super::emulate::{Folder, failed};
-use super::{CliError, print};
-use crate::app::Connector;
+use super::{CliError, Exit, print};
+use crate::app::{AppError, Connector};
 use crate::config::Config;
 use crate::emulator::{Emulator, Event, Hub, Options, PARTITIONS, Ready};
 use crate::model::Secret;
@@ -39,7 +40,10 @@ pub(super) async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), 
         Ok(connector) => connector,
         Err(error) => {
             emulator.shutdown().await;
-            return Err(super::app_error(error));
+            return Err(match error {
+                AppError::Listen { key: "webhook.listen", address, source } => port_taken(address, source),
+                other => super::app_error(other),
+            });
         }
     };
     let url = format!("http://{}/webhook", connector.webhook());
@@ -61,6 +65,17 @@ pub(super) async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), 
     // What it says is no longer true. A folder that is gone already is fine.
     _ = std::fs::remove_file(dir.join("ready.json"));
     Ok(())
+}
+
+/// There is no configuration to change here, only an option.
+fn port_taken(address: SocketAddr, source: std::io::Error) -> CliError {
+    let text = match source.kind() {
+        ErrorKind::AddrInUse => {
+            format!("{address} is taken by another program; stop it or choose another port (--webhook-port)")
+        }
+        _ => format!("can't listen on {address}: {source}; choose another port (--webhook-port)"),
+    };
+    CliError::failed(Exit::Unavailable, text)
 }
 
 fn config(dir: &Path, webhook_port: u16, ready: &Ready) -> Config {

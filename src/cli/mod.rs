@@ -121,7 +121,7 @@ async fn replay(args: args::ReplayArgs) -> Result<(), CliError> {
     let args =
         replay::ReplayArgs { paths, to: to.into(), secret, secret_file, concurrency: concurrency.into() };
     let summary = replay::replay(args).await.map_err(|error| CliError::failed(Exit::Failure, error))?;
-    print(&summary.to_string());
+    print(&format!("{summary}\n"));
     match summary.refused() {
         0 => Ok(()),
         refused => Err(CliError::failed(Exit::Failure, format!("{refused} messages were refused"))),

@@ -119,7 +119,7 @@ pub async fn requeue(
     let mut operator = Operator::connect(config).await?;
     let moved = operator.requeue(selection).await;
     operator.close().await;
-    writeln!(out, "{} to be sent again.", messages(moved?))?;
+    writeln!(out, "{} to be sent again.", messages(moved?, selection)?)?;
     Ok(())
 }
 
@@ -135,14 +135,18 @@ pub async fn discard(
     let mut operator = Operator::connect(config).await?;
     let moved = operator.discard(selection).await;
     operator.close().await;
-    writeln!(out, "{} deleted.", messages(moved?))?;
+    writeln!(out, "{} deleted.", messages(moved?, selection)?)?;
     Ok(())
 }
 
-fn messages(count: u64) -> String {
-    match count {
-        1 => "1 message".to_owned(),
-        count => format!("{count} messages"),
+/// Numbers of which none is parked are a mistake; one that somebody else was quicker with, among others, is not.
+fn messages(count: u64, selection: &Selection) -> Result<String, OperatorError> {
+    match (count, selection) {
+        (0, Selection::Seqs(numbers)) if let Some(first) = numbers.first() => {
+            Err(OperatorError::NotParked(first.0))
+        }
+        (1, _) => Ok("1 message".to_owned()),
+        (count, _) => Ok(format!("{count} messages")),
     }
 }
 

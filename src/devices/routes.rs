@@ -119,6 +119,12 @@ impl Routes {
         self.applications.get(application_id).map_or(self.global.as_ref(), Option::as_ref)
     }
 
+    /// Every hub and DPS that is configured, as often as it is named.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        let applications = self.applications.values().flatten();
+        self.global.iter().chain(applications).map(|route| &route.target)
+    }
+
     /// AMQP port of a hub whose name carries none.
     pub fn amqp_port(&self) -> u16 {
         self.amqp_port

@@ -169,7 +169,7 @@ impl Pool {
                 Err(error) => {
                     state.failures = state.failures.saturating_add(1);
                     let next = pause_after(state.failures);
-                    let delay_ms = next.as_millis();
+                    let delay_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
                     tracing::warn!(hub = %self.hub, %error, delay_ms, "connecting to the hub failed");
                     state.down = Some(error);
                     pause = Some(next);

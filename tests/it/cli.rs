@@ -257,3 +257,43 @@ fn demo_and_emulate_say_that_they_are_left_out() {
         assert!(stderr(&output).contains("without the feature `emulator`"), "{}", stderr(&output));
     }
 }
+
+#[test]
+#[cfg(feature = "emulator")]
+fn a_taken_port_of_the_demo_is_named_with_the_option_that_changes_it() {
+    for option in ["--webhook-port", "--amqp-port", "--https-port"] {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let mut arguments = vec!["demo".to_owned()];
+        for each in ["--webhook-port", "--amqp-port", "--https-port"] {
+            let port = if each == option { address.port() } else { 0 };
+            arguments.extend([each.to_owned(), port.to_string()]);
+        }
+        let output = run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(69), "{said}");
+        assert!(said.contains(&address.to_string()) && said.contains(option), "{said}");
+    }
+}
+
+#[test]
+fn a_replay_summary_ends_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("one.json"), "{}").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/webhook", listener.local_addr().unwrap());
+    let served = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        let mut seen = 0;
+        while !head[..seen].ends_with(b"{}") {
+            let read = stream.read(&mut head[seen..]).unwrap();
+            assert_ne!(read, 0, "the request broke off");
+            seen += read;
+        }
+        stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+    });
+    let output = binary(folder.path()).args(["replay", "one.json", "--to", &url]).output().unwrap();
+    served.join().unwrap();
+    assert!(stdout(&output).ends_with("202 Accepted: 1\n"), "{:?}", stdout(&output));
+}

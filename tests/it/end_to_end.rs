@@ -47,6 +47,25 @@ async fn it_works_over_websocket_and_with_a_hub_policy_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_is_ready_once_hub_or_dps_can_be_reached_without_waiting_for_a_first_message() {
+    let world = World::new(1).await;
+    for (mut config, name) in [(world.config_with_policy(), "policy"), (world.config(), "DPS")] {
+        config.spool.directory = world.dir.path().join(name);
+        let (connector, poster) = start(config.clone()).await;
+        poster.until_ready(&connector).await;
+        connector.stop().await;
+
+        // Nothing listens on port 1.
+        config.azure.amqp_port = 1;
+        config.azure.dps.endpoint = config.azure.dps.endpoint.map(|_| "localhost:1".to_owned());
+        let (connector, poster) = start(config).await;
+        let (status, body) = poster.ready(&connector).await;
+        assert_eq!(status, 503, "{name}: {body}");
+        connector.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_waits_is_told_what_became_of_the_message() {
     let world = World::new(1).await;
     let mut config = world.config_with_policy();

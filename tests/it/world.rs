@@ -178,6 +178,23 @@ impl Poster {
         answer.text().await.expect("a text")
     }
 
+    /// Status and body of `/ready`.
+    pub(crate) async fn ready(&self, connector: &Connector) -> (u16, String) {
+        let url = format!("http://{}/ready", connector.admin());
+        let answer = self.client.get(url).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a text"))
+    }
+
+    /// Waits until `/ready` says so.
+    pub(crate) async fn until_ready(&self, connector: &Connector) {
+        let ready = async {
+            while self.ready(connector).await.0 != 200 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, ready).await.expect("ready in time");
+    }
+
     /// Posts and gives the status; panics when the connection fails.
     pub(crate) async fn post(&self, message: &Value) -> u16 {
         self.try_post(message).await.expect("an answer")

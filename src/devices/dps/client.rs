@@ -150,7 +150,7 @@ impl DpsClient {
                     let begins = self.holds.check(endpoint).is_none();
                     let wait = self.holds.failed(endpoint, after, &detail);
                     if begins {
-                        let delay_ms = wait.as_millis();
+                        let delay_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                         warn!(endpoint, delay_ms, error = %detail, "DPS does not serve; registrations wait.");
                     }
                     return Err(ResolveError::Retry { detail, after: Some(wait) });

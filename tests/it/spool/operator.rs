@@ -74,6 +74,12 @@ async fn commands_work(place: &Place, parked: [Seq; 3]) {
     let missing = cli::show(&place.config, 12345, false, &place.clock, &mut Vec::new()).await;
     assert!(matches!(missing, Err(OperatorError::NotParked(12345))), "{missing:?}");
 
+    let nobody = Selection::Seqs(vec![Seq(12345)]);
+    let missing = cli::requeue(&place.config, &nobody, &mut Vec::new()).await;
+    assert!(matches!(missing, Err(OperatorError::NotParked(12345))), "{missing:?}");
+    let missing = cli::discard(&place.config, &nobody, &mut Vec::new()).await;
+    assert!(matches!(missing, Err(OperatorError::NotParked(12345))), "{missing:?}");
+
     let mut out = Vec::new();
     cli::requeue(&place.config, &Selection::Seqs(vec![parked[0], Seq(12345)]), &mut out).await.unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), "1 message to be sent again.\n");
