@@ -1,10 +1,12 @@
 //! One request from its headers to its answer. Knows no route.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
-use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,7 @@ use super::{prefer, reply};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::model::{EndDevice, Outcome};
-use crate::things_stack::{Envelope, EnvelopeError, Kind};
+use crate::things_stack::{Envelope, Kind};
 
 const X_TTS_DOMAIN: &str = "x-tts-domain";
 
@@ -121,10 +123,7 @@ impl<I: Intake> Desk<I> {
     }
 
     fn judge(&self, headers: &HeaderMap, body: &Bytes) -> Result<Verdict, Refusal> {
-        let envelope = match Envelope::parse(body) {
-            Ok(envelope) => envelope,
-            Err(error) => return self.judge_unreadable(body, error),
-        };
+        let envelope = Envelope::parse(body)?;
         self.metrics.received(envelope.kind.as_str());
         let has_ids = envelope.device_id.is_some() || envelope.application_id.is_some();
         match (envelope.kind, envelope.f_port) {
@@ -134,7 +133,7 @@ impl<I: Intake> Desk<I> {
                 Ok(Verdict::Store { device, dedup })
             }
             (Kind::UplinkMessage, None) => Ok(Verdict::Ignore("no_f_port")),
-            (Kind::Unknown, _) if has_ids => Ok(Verdict::Ignore("unknown_kind")),
+            (Kind::Unknown, _) if has_ids || holds_an_object(body) => Ok(Verdict::Ignore("unknown_kind")),
             (Kind::Unknown, _) => Err(Refusal::NoMessage),
             (
                 Kind::UplinkNormalized
@@ -150,16 +149,6 @@ impl<I: Intake> Desk<I> {
                 _,
             ) => Ok(Verdict::Ignore("no_telemetry")),
         }
-    }
-
-    /// JSON that is no object is no defect of the sender's: nothing that a later version might send is refused.
-    fn judge_unreadable(&self, body: &[u8], error: EnvelopeError) -> Result<Verdict, Refusal> {
-        let may_be_object = body.trim_ascii_start().first().is_none_or(|byte| *byte == b'{');
-        if may_be_object || serde_json::from_slice::<IgnoredAny>(body).is_err() {
-            return Err(error.into());
-        }
-        self.metrics.received(Kind::Unknown.as_str());
-        Ok(Verdict::Ignore("unknown_kind"))
     }
 
     async fn store(&self, message: NewMessage) -> Result<Stored, Refusal> {
@@ -220,6 +209,13 @@ fn tenant(domain: &str) -> String {
         Some(_) | None => domain,
     };
     host.to_ascii_lowercase()
+}
+
+/// Whether a value of the body is an object, as every message kind is. What a later version may send is not refused,
+/// even where a field mask strips the ids.
+fn holds_an_object(body: &[u8]) -> bool {
+    serde_json::from_slice::<HashMap<Cow<'_, str>, &RawValue>>(body)
+        .is_ok_and(|fields| fields.values().any(|value| value.get().starts_with('{')))
 }
 
 #[cfg(test)]

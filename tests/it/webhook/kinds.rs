@@ -67,16 +67,25 @@ async fn mac_only_uplinks_are_counted_and_answered_2xx() {
 }
 
 #[tokio::test]
-async fn json_that_is_no_object_and_kinds_of_the_future_are_answered_2xx() {
+async fn kinds_of_the_future_are_answered_2xx_also_without_ids() {
     let mut desk = Desk::open().await;
-    for body in
-        ["[]", " [1,{\"a\":2}]", "\"text\"", "17", "null", &format!(r#"{{{IDS},"dream_message":{{}}}}"#)]
+    for body in [format!(r#"{{{IDS},"dream_message":{{}}}}"#), r#"{"dream_message":{"f_port":1}}"#.to_owned()]
     {
-        let (status, answer) = read(send(desk.post(body.to_owned())).await).await;
+        let (status, answer) = read(send(desk.post(body.clone())).await).await;
         assert_eq!((status, &answer["reason"]), (202, &"unknown_kind".into()), "{body}");
     }
     desk.assert_nothing_kept();
-    assert_eq!(desk.metric("tti_connector_webhook_received_messages_total{kind=\"unknown\"}"), 6);
+    assert_eq!(desk.metric("tti_connector_webhook_received_messages_total{kind=\"unknown\"}"), 2);
+}
+
+#[tokio::test]
+async fn json_that_can_be_no_message_is_malformed() {
+    let mut desk = Desk::open().await;
+    for body in ["[]", " [1,{\"a\":2}]", "\"text\"", "17", "null", "{}", r#"{"hello":"world"}"#] {
+        let (status, answer) = read(send(desk.post(body.to_owned())).await).await;
+        assert_eq!(status, 400, "{body}: {answer}");
+    }
+    desk.assert_nothing_kept();
 }
 
 #[tokio::test]
