@@ -20,6 +20,8 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
     let mut reply = Response::new(Full::new(serde_json::to_vec(value).unwrap_or_default().into()));
     *reply.status_mut() = status;
     set(&mut reply, CONTENT_TYPE, "application/json; charset=utf-8");
+    // Azure names every call by one.
+    set(&mut reply, HeaderName::from_static("x-ms-request-id"), &Uuid::new_v4().to_string());
     reply
 }
 

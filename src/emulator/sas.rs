@@ -60,18 +60,23 @@ impl Token {
     /// The resource it is for, percent-decoded until nothing changes (C# encodes twice, Node not at all), in the
     /// case that was sent, without a `scheme://` before and a `:port` behind the host.
     pub fn resource(&self) -> String {
+        self.readings().pop().unwrap_or_default()
+    }
+
+    /// What the resource may mean: as sent, then decoded once, twice and three times as long as that changes it. An id
+    /// with a percent sign is found only among these. Never empty.
+    pub(super) fn readings(&self) -> Vec<String> {
         let mut text = self.raw_resource.clone();
+        let mut readings = vec![without_scheme_and_port(&text)];
         for _ in 0..3 {
             let next = decoded(&text);
             if next == text {
                 break;
             }
+            readings.push(without_scheme_and_port(&next));
             text = next;
         }
-        let text = text.split_once("://").map_or(text.as_str(), |(_, rest)| rest);
-        let (host, path) = text.split_once('/').map_or((text, None), |(host, path)| (host, Some(path)));
-        let host = host.split(':').next().unwrap_or(host);
-        path.map_or_else(|| host.to_owned(), |path| format!("{host}/{path}"))
+        readings
     }
 
     /// Checks time and signature, as IoT Hub does: a key is what its base64 stands for.
@@ -107,6 +112,13 @@ impl Token {
         };
         keys.into_iter().find_map(fits).ok_or(TokenError::BadSignature)
     }
+}
+
+fn without_scheme_and_port(text: &str) -> String {
+    let text = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let (host, path) = text.split_once('/').map_or((text, None), |(host, path)| (host, Some(path)));
+    let host = host.split(':').next().unwrap_or(host);
+    path.map_or_else(|| host.to_owned(), |path| format!("{host}/{path}"))
 }
 
 fn decoded(text: &str) -> String {

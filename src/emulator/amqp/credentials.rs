@@ -25,7 +25,7 @@ impl Refusal {
 /// 400 malformed, 401 not genuine, over or for another hub, 403 disabled device, 404 unknown device.
 pub(super) fn judge(hub: &Hub, text: &str) -> Result<Grant, Refusal> {
     let token = Token::parse(text).map_err(|error| Refusal::new(400, error.to_string()))?;
-    let scope = scope_of(&token.resource(), hub.host())?;
+    let scope = scope_in(hub, &token)?;
     let device = match &scope {
         Scope::Device(id) => {
             let device = hub.device(id);
@@ -72,6 +72,16 @@ pub(super) fn judge_plain(hub: &Hub, user: &str, password: &str) -> Result<Grant
         here && same
     });
     if named { Ok(grant) } else { Err(Refusal::new(401, "the user name does not fit the token")) }
+}
+
+/// The first reading of the token's `sr` that names a registered device, else the fully decoded one.
+fn scope_in(hub: &Hub, token: &Token) -> Result<Scope, Refusal> {
+    let readings = token.readings();
+    let registered = readings
+        .iter()
+        .filter_map(|reading| scope_of(reading, hub.host()).ok())
+        .find(|scope| matches!(scope, Scope::Device(id) if hub.device(id).is_some()));
+    registered.map_or_else(|| scope_of(&token.resource(), hub.host()), Ok)
 }
 
 fn scope_of(resource: &str, host: &str) -> Result<Scope, Refusal> {

@@ -93,32 +93,40 @@ async fn take_in<R>(
         // Answered by the acceptor, or the session is over, which the caller sees next.
         Err(_) => return true,
     };
+    let purpose = match purpose {
+        Ok(purpose) => purpose,
+        Err(refusal) => {
+            // To the end, before the next attach: the crate gives a handle away again once our detach is out, and
+            // takes the peer's answer for one about the new link then.
+            _ = tokio::time::timeout(connection.options.close_timeout, refuse(link, &refusal)).await;
+            return true;
+        }
+    };
     let connection = Arc::clone(connection);
     links.spawn(async move {
         let _place = place;
         match (purpose, link) {
-            (Ok(Purpose::CbsRequests), LinkEndpoint::Receiver(link)) => {
+            (Purpose::CbsRequests, LinkEndpoint::Receiver(link)) => {
                 cbs::serve(link, connection, number).await;
             }
-            (Ok(Purpose::ManagementRequests), LinkEndpoint::Receiver(link)) => {
+            (Purpose::ManagementRequests, LinkEndpoint::Receiver(link)) => {
                 management::serve(link, connection, number).await;
             }
-            (Ok(Purpose::Telemetry(device)), LinkEndpoint::Receiver(link)) => {
+            (Purpose::Telemetry(device), LinkEndpoint::Receiver(link)) => {
                 telemetry::serve(link, connection, device).await;
             }
-            (Ok(Purpose::CbsReplies), LinkEndpoint::Sender(link)) => {
+            (Purpose::CbsReplies, LinkEndpoint::Sender(link)) => {
                 let waiting = connection.cbs_replies.open(number, reply_address);
                 replies::serve(link, waiting).await;
             }
-            (Ok(Purpose::ManagementReplies), LinkEndpoint::Sender(link)) => {
+            (Purpose::ManagementReplies, LinkEndpoint::Sender(link)) => {
                 let waiting = connection.management_replies.open(number, reply_address);
                 replies::serve(link, waiting).await;
             }
-            (Ok(Purpose::Reader(reader)), LinkEndpoint::Sender(link)) => {
+            (Purpose::Reader(reader), LinkEndpoint::Sender(link)) => {
                 reader::serve(link, connection, reader).await;
             }
-            (Ok(_), link) => refuse(link, &Refusal::NoNode(String::new())).await,
-            (Err(refusal), link) => refuse(link, &refusal).await,
+            (_, link) => refuse(link, &Refusal::NoNode(String::new())).await,
         }
     });
     true

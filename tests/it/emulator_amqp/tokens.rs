@@ -39,6 +39,22 @@ async fn each_flaw_of_a_token_has_its_status() {
 }
 
 #[tokio::test]
+async fn a_device_whose_id_has_a_percent_sign_is_found_in_every_spelling() {
+    let rig = Rig::start().await;
+    rig.device("p%41q");
+    let key = rig.hub.device("p%41q").unwrap().primary_key;
+    let mut client = rig.client().await;
+    // Node encodes the whole resource; C# its id first, and then the whole.
+    for resource in [format!("{HOST}/devices/p%41q"), format!("{HOST}/devices/p%2541q")] {
+        let (status, text) = client.cbs.put(&token(&resource, &key, NOW_S + 60, None)).await;
+        assert_eq!(status, 200, "{resource}: {text}");
+    }
+    let mut link = client.telemetry("p%2541q").await;
+    assert!(matches!(send(&mut link, message(data(b"x"))).await, Ok(Outcome::Accepted(_))));
+    assert_eq!(rig.events_of("p%41q").len(), 1);
+}
+
+#[tokio::test]
 async fn both_token_types_in_any_case_and_nothing_else_are_taken() {
     let rig = Rig::start().await;
     rig.device("dev");

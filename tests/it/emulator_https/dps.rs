@@ -65,6 +65,7 @@ async fn a_device_registers_polls_and_finds_itself_at_its_hub() {
         (response.status(), response.headers()["retry-after"].to_str().unwrap()),
         (StatusCode::ACCEPTED, "0")
     );
+    assert!(!response.headers()["x-ms-request-id"].is_empty(), "to name a call to Azure's support");
     let operation = response.headers()["location"].to_str().unwrap().to_owned();
     let (_, started) = read(response).await;
     assert!(operation.ends_with(started["operationId"].as_str().unwrap()), "{operation}");
