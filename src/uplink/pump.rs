@@ -109,7 +109,9 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
     }
 
     fn start(&mut self) {
-        for start in self.schedule.start(Instant::now()) {
+        let devices = &self.deliverer.devices;
+        let starts = self.schedule.start(Instant::now(), |device| hub_of(devices, device));
+        for start in starts {
             let (ticket, item) = start.into_parts();
             let deliverer = Arc::clone(&self.deliverer);
             self.deliveries.spawn(async move {
