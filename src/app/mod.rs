@@ -32,6 +32,9 @@ use crate::{admin, webhook};
 /// Kept back from the grace period for closing links and the database.
 const CLOSING: Duration = Duration::from_secs(3);
 
+/// The webhook's clients get this part of the grace period to finish their requests.
+const WEBHOOK_SHARE: u32 = 4;
+
 /// A running connector.
 pub struct Connector {
     webhook: SocketAddr,
@@ -149,11 +152,16 @@ impl Connector {
     /// Stops taking messages, sends what can be sent at once, closes links, syncs the spool: within the grace period.
     /// What was not sent stays in the spool.
     pub async fn stop(self) {
-        let deadline = Instant::now() + self.grace;
+        let began = Instant::now();
+        let deadline = began + self.grace;
+        // A client in the middle of a slow upload must not use up the time of what is on its way to the hubs: it
+        // was told nothing yet, and posts again.
+        let uploads = began + self.grace / WEBHOOK_SHARE;
+        let sends = began + self.grace.saturating_sub(CLOSING) + Duration::from_millis(500);
         let Tasks { webhook, control, first_contact, pump, admin } = self.tasks;
-        end("webhook", webhook, deadline).await;
+        end("webhook", webhook, uploads).await;
         end("first contact", first_contact, deadline).await;
-        end("pump", pump, deadline).await;
+        end("pump", pump, sends.min(deadline)).await;
         if timeout_at(deadline, self.hubs.close()).await.is_err() {
             warn!("Hub connections did not close in time; dropped.");
         }

@@ -68,8 +68,10 @@ impl Reader {
     ) -> Result<T, SpoolError> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |side| {
-            // A caller that no longer waits needs no answer.
-            let _ = reply.send(job(side));
+            // A caller that no longer waits needs no answer, now or after the work.
+            if !reply.is_closed() {
+                let _ = reply.send(job(side));
+            }
         });
         self.requests.send(Request::Run(job)).await.map_err(|_| SpoolError::Closed)?;
         answer.await.map_err(|_| SpoolError::Closed)?.map_err(|error| database::io(&error))

@@ -45,7 +45,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
                 Ok(Some(record)) => record,
                 Ok(None) => {
                     error!(%device, seq = item.seq.0, "A stored message is no longer in the spool.");
-                    return Verdict::Finished;
+                    return Verdict::Finished { answered: None };
                 }
                 Err(error) => {
                     warn!(%device, seq = item.seq.0, %error, "A stored message can't be read back; will try again.");
@@ -61,7 +61,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
                 self.records.done(item.seq);
                 self.observer.skipped();
                 tell(item, Outcome::Skipped);
-                Verdict::Finished
+                Verdict::Finished { answered: None }
             }
             Err(error) => self.park(device, item, error.park_reason(), error.to_string()).await,
         }
@@ -90,7 +90,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
             match self.hubs.send(&hub_device, telemetry).await {
                 Ok(()) => {
                     self.sent(received_ms, &hub_device, item);
-                    return Verdict::Finished;
+                    return Verdict::Finished { answered: Some(hub_device.hub.clone()) };
                 }
                 Err(SendError::Retry { reason, detail, after, trouble }) => {
                     debug!(%device, hub = %hub_device.hub, reason = reason.as_str(), detail, "Sending failed for now.");
@@ -106,7 +106,12 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
                     self.devices.lost(device, &hub_device, reason);
                 }
                 Err(SendError::Park { reason, detail }) => {
-                    return self.park(device, item, reason, detail).await;
+                    return match self.park(device, item, reason, detail).await {
+                        Verdict::Finished { .. } => {
+                            Verdict::Finished { answered: Some(hub_device.hub.clone()) }
+                        }
+                        again @ (Verdict::RetryDevice { .. } | Verdict::RetryHub(_)) => again,
+                    };
                 }
             }
         }
@@ -132,7 +137,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
         warn!(%device, seq, %reason, detail, "Message parked; `spool show` explains, `spool requeue` sends it again.");
         self.observer.parked(reason);
         tell(item, Outcome::Parked { reason, detail });
-        Verdict::Finished
+        Verdict::Finished { answered: None }
     }
 }
 

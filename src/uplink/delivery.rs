@@ -26,12 +26,30 @@ pub(super) struct Hot {
     pub(super) waiter: Option<oneshot::Sender<Outcome>>,
 }
 
+/// Where messages stand in line: those on their way to one place have a limit together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    /// At the hub where their device lives.
+    Hub(HubAddress),
+    /// Their device's hub is not known yet. Each application's (tenant and id) have a place of their own, for one
+    /// may wait long for its DPS.
+    Unknown(String, String),
+}
+
+impl Place {
+    /// Where messages of `device` stand, which is known to be at `hub`.
+    pub(super) fn new(device: &EndDevice, hub: Option<HubAddress>) -> Self {
+        let unknown = || Self::Unknown(device.tenant().to_owned(), device.application_id().to_owned());
+        hub.map_or_else(unknown, Self::Hub)
+    }
+}
+
 /// A message to deliver now.
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) device: EndDevice,
     pub(super) item: Item,
-    pub(super) window: Option<HubAddress>,
+    pub(super) place: Place,
     pub(super) probe: bool,
 }
 
@@ -39,7 +57,10 @@ pub(super) struct Start {
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// Sent, parked or skipped: the lane goes on with its next message.
-    Finished,
+    Finished {
+        /// The hub that took the message or refused it for good, and so can be reached.
+        answered: Option<HubAddress>,
+    },
     /// This device waits.
     RetryDevice {
         /// At least this long, if somebody asked for it.
@@ -60,13 +81,13 @@ pub(super) enum HubState {
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) device: EndDevice,
-    pub(super) window: Option<HubAddress>,
+    pub(super) place: Place,
     pub(super) probe: bool,
 }
 
 impl Start {
     /// Splits off what the schedule needs when the delivery ends.
     pub(super) fn into_parts(self) -> (Ticket, Item) {
-        (Ticket { device: self.device, window: self.window, probe: self.probe }, self.item)
+        (Ticket { device: self.device, place: self.place, probe: self.probe }, self.item)
     }
 }

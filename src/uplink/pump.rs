@@ -1,8 +1,10 @@
 //! The loop between the spool and the hubs: takes records in, starts what may start, learns how it ended.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -64,14 +66,19 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
     /// `grace`; what waits stays in the spool. Deliveries under way are then waited for until `grace` ends.
     ///
     /// Waits on: records from the claim, deliveries that end, hubs that come back, the next due time, `stop`.
-    pub async fn run(mut self, mut claim: Claim, stop: CancellationToken, grace: Duration) {
+    pub async fn run(mut self, claim: Claim, stop: CancellationToken, grace: Duration) {
+        // Kept across turns: begun anew at each, a read of the backlog would never end while deliveries do.
+        let mut next = Box::pin(next_of(claim));
         let (mut claim_open, mut hub_up_open) = (true, true);
         while claim_open || self.schedule.in_flight() > 0 {
             self.start();
             tokio::select! {
                 () = stop.cancelled() => break,
-                batch = claim.next(), if claim_open => match batch {
-                    Some(batch) => self.take(batch),
+                (claim, batch) = &mut next, if claim_open => match batch {
+                    Some(batch) => {
+                        self.take(batch);
+                        next.set(next_of(claim));
+                    }
                     None => claim_open = false,
                 },
                 Some(ended) = self.deliveries.join_next() => self.ended(ended),
@@ -102,11 +109,19 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
     }
 
     fn start(&mut self) {
-        for start in self.schedule.start(Instant::now()) {
+        let devices = &self.deliverer.devices;
+        let starts = self.schedule.start(Instant::now(), |device| hub_of(devices, device));
+        for start in starts {
             let (ticket, item) = start.into_parts();
             let deliverer = Arc::clone(&self.deliverer);
             self.deliveries.spawn(async move {
-                let (item, verdict) = deliverer.deliver(&ticket.device, item).await;
+                let seq = item.seq;
+                let delivery = AssertUnwindSafe(deliverer.deliver(&ticket.device, item)).catch_unwind();
+                let (item, verdict) = delivery.await.unwrap_or_else(|_| {
+                    let device = &ticket.device;
+                    error!(%device, seq = seq.0, "A delivery panicked, a bug; its message is read again and tried later.");
+                    (Some(Item { seq, hot: None }), Verdict::RetryDevice { after: None })
+                });
                 (ticket, item, verdict)
             });
         }
@@ -146,7 +161,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
                     None => {}
                 }
             }
-            // A panic loses the ticket: that lane stands until a restart, which sends its messages again.
+            // Panics are caught inside, and nobody aborts a delivery while the pump runs.
             Err(error) => {
                 error!(%error, "A delivery ended abnormally; its device waits until the next restart.")
             }
@@ -167,6 +182,11 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
 
 fn hub_of(devices: &impl Devices, device: &EndDevice) -> Option<HubAddress> {
     devices.cached(device).map(|hub_device| hub_device.hub.clone())
+}
+
+async fn next_of(mut claim: Claim) -> (Claim, Option<Vec<Pending>>) {
+    let batch = claim.next().await;
+    (claim, batch)
 }
 
 /// Never returns when nothing is due.

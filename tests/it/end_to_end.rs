@@ -314,3 +314,20 @@ async fn a_wrong_policy_key_parks_nothing_and_the_right_one_sends_all() {
     assert_eq!(connector.spool().stats().parked, 0);
     connector.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_in_the_middle_of_an_upload_does_not_use_up_the_grace_period() {
+    use tokio::io::AsyncWriteExt as _;
+    let world = World::new(1).await;
+    let config = world.config();
+    let grace = config.shutdown.grace;
+    let (connector, poster) = start(config).await;
+    let mut client = tokio::net::TcpStream::connect(connector.webhook()).await.expect("connected");
+    client.write_all(b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").await.expect("sent");
+    // Its request has been read by the time that a later one is answered.
+    assert_eq!(poster.post(&uplink("office", "room-1", 1)).await, 202);
+    world.arrived(1).await;
+    let began = tokio::time::Instant::now();
+    connector.stop().await;
+    assert!(began.elapsed() < grace * 3 / 4, "{:?}", began.elapsed());
+}

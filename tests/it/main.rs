@@ -2,6 +2,8 @@
 
 mod admin;
 mod architecture;
+#[cfg(feature = "emulator")]
+mod chaos;
 mod cli;
 mod config;
 #[cfg(feature = "emulator")]

@@ -1,6 +1,7 @@
 //! The pump between a real spool and hubs that fail as told: order, once each, nobody held up by another.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tti_connector::config::{self, TelemetryFormat};
 use tti_connector::devices::ResolveError;
 use tti_connector::iot_hub::{RetryReason, SendError, Trouble};
 use tti_connector::model::{Clock, EndDevice, ParkReason};
-use tti_connector::spool::{NewRecord, Spool};
+use tti_connector::spool::{Claim, NewRecord, Spool};
 use tti_connector::uplink::ports::{Devices, Hubs, Observer};
 use tti_connector::uplink::{Backoff, Pump, PumpOptions};
 
@@ -60,6 +61,7 @@ struct Hub {
 
 enum Answer {
     Accept,
+    Panic,
     Fail(SendError),
     Never,
 }
@@ -87,6 +89,7 @@ impl Hubs for Hub {
         match (self.answer)(&device.device_id) {
             Answer::Fail(error) => return Err(error),
             Answer::Never => std::future::pending::<()>().await,
+            Answer::Panic => panic!("as told"),
             Answer::Accept => {}
         }
         let body: serde_json::Value = serde_json::from_slice(&message.body).expect("JSON");
@@ -118,12 +121,25 @@ struct Line {
 }
 
 fn start(hub: &Hub, unreliable: bool) -> Line {
+    start_on(open(), hub, unreliable, Duration::from_millis(100))
+}
+
+fn open() -> (TempDir, Spool, Claim) {
     let dir = TempDir::new().expect("a temporary folder");
     let settings = config::Spool { directory: dir.path().to_owned(), ..config::Spool::default() };
     let (spool, claim) = Spool::open(&settings, Clock::system()).expect("a spool");
+    (dir, spool, claim)
+}
+
+fn start_on(
+    (dir, spool, claim): (TempDir, Spool, Claim),
+    hub: &Hub,
+    unreliable: bool,
+    retry_initial: Duration,
+) -> Line {
     let (hub_up, ups) = broadcast::channel(8);
     let options = PumpOptions {
-        backoff: Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) },
+        backoff: Backoff { initial: retry_initial, max: retry_initial * 50 },
         max_in_flight: 8,
         format: TelemetryFormat::Connector,
         clock: Clock::system(),
@@ -134,17 +150,21 @@ fn start(hub: &Hub, unreliable: bool) -> Line {
     Line { _dir: dir, spool, stop, pump, _hub_up: hub_up }
 }
 
+async fn append(spool: &Spool, device: &str, f_cnt: u32) {
+    let end_device = EndDevice::new("", "app", device).expect("valid");
+    let record = NewRecord {
+        lane: end_device.key().into(),
+        group: "app".into(),
+        dedup: None,
+        body: Bytes::from(uplink("app", device, f_cnt).to_string()),
+        waiter: None,
+    };
+    spool.append(record).await.expect("kept");
+}
+
 impl Line {
     async fn append(&self, device: &str, f_cnt: u32) {
-        let end_device = EndDevice::new("", "app", device).expect("valid");
-        let record = NewRecord {
-            lane: end_device.key().into(),
-            group: "app".into(),
-            dedup: None,
-            body: Bytes::from(uplink("app", device, f_cnt).to_string()),
-            waiter: None,
-        };
-        self.spool.append(record).await.expect("kept");
+        append(&self.spool, device, f_cnt).await;
     }
 
     /// Stops the pump; gives how many records are still pending.
@@ -244,4 +264,40 @@ async fn a_message_that_carries_no_telemetry_leaves_the_spool() {
     line.spool.append(record).await.expect("kept");
     assert_eq!(told.await, Ok(tti_connector::model::Outcome::Skipped));
     assert_eq!(line.stop().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_panics_costs_one_try_and_no_place_at_the_hub() {
+    static PANICS_LEFT: AtomicUsize = AtomicUsize::new(20);
+    let hub = Hub::new(|_| {
+        let left = PANICS_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+        if left.is_ok() { Answer::Panic } else { Answer::Accept }
+    });
+    let line = start(&hub, false);
+    for f_cnt in 1..=2 {
+        // More devices than may be under way at once.
+        for device in 0..20 {
+            line.append(&format!("d-{device}"), f_cnt).await;
+        }
+    }
+    hub.received(40).await;
+    for device in 0..20 {
+        assert_eq!(hub.arrived(&format!("d-{device}")), [1, 2]);
+    }
+    assert_eq!(line.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_fail_all_the_time_do_not_keep_the_backlog_from_being_read() {
+    // More than the spool hands over from memory: the last ones are read from disk.
+    const BACKLOG: u32 = 9000;
+    let hub = Hub::new(|device| if device == "good" { Answer::Accept } else { retry(Trouble::Device) });
+    let parts = open();
+    let appends = (0..BACKLOG).map(|f_cnt| (format!("failing-{}", f_cnt % 1000), f_cnt));
+    let appends = appends.map(async |(device, f_cnt)| append(&parts.1, &device, f_cnt).await);
+    futures_util::future::join_all(appends).await;
+    append(&parts.1, "good", 1).await;
+    let line = start_on(parts, &hub, false, Duration::from_micros(100));
+    tokio::time::timeout(DEADLINE, hub.received(1)).await.expect("read in time");
+    assert_eq!(line.stop().await, u64::from(BACKLOG));
 }
