@@ -9,7 +9,7 @@ use tracing::{debug, error, warn};
 use super::delivery::{Hot, Item, Verdict};
 use super::ports::{Devices, Hubs, Observer, Records};
 use super::translate::{Translated, translate};
-use crate::azure::{HubDevice, Telemetry};
+use crate::azure::{HubAddress, HubDevice, Telemetry};
 use crate::config::TelemetryFormat;
 use crate::devices::ResolveError;
 use crate::iot_hub::{SendError, Trouble};
@@ -63,7 +63,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
                 tell(item, Outcome::Skipped);
                 Verdict::Finished { answered: None }
             }
-            Err(error) => self.park(device, item, error.park_reason(), error.to_string()).await,
+            Err(error) => self.park(device, item, error.park_reason(), error.to_string(), None).await,
         }
     }
 
@@ -84,7 +84,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
                     return Verdict::RetryDevice { after };
                 }
                 Err(ResolveError::Park { reason, detail }) => {
-                    return self.park(device, item, reason, detail).await;
+                    return self.park(device, item, reason, detail, None).await;
                 }
             };
             match self.hubs.send(&hub_device, telemetry).await {
@@ -106,12 +106,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
                     self.devices.lost(device, &hub_device, reason);
                 }
                 Err(SendError::Park { reason, detail }) => {
-                    return match self.park(device, item, reason, detail).await {
-                        Verdict::Finished { .. } => {
-                            Verdict::Finished { answered: Some(hub_device.hub.clone()) }
-                        }
-                        again @ (Verdict::RetryDevice { .. } | Verdict::RetryHub(_)) => again,
-                    };
+                    return self.park(device, item, reason, detail, Some(hub_device.hub.clone())).await;
                 }
             }
         }
@@ -128,7 +123,15 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
         });
     }
 
-    async fn park(&self, device: &EndDevice, item: &mut Item, reason: ParkReason, detail: String) -> Verdict {
+    /// Sets the message aside. `answered` is the hub that refused it, if one did.
+    async fn park(
+        &self,
+        device: &EndDevice,
+        item: &mut Item,
+        reason: ParkReason,
+        detail: String,
+        answered: Option<HubAddress>,
+    ) -> Verdict {
         let Seq(seq) = item.seq;
         if let Err(error) = self.records.park(item.seq, reason, &detail).await {
             warn!(%device, seq, %reason, %error, "A message can't be set aside yet; will try again.");
@@ -137,7 +140,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
         warn!(%device, seq, %reason, detail, "Message parked; `spool show` explains, `spool requeue` sends it again.");
         self.observer.parked(reason);
         tell(item, Outcome::Parked { reason, detail });
-        Verdict::Finished { answered: None }
+        Verdict::Finished { answered }
     }
 }
 

@@ -18,18 +18,11 @@ use crate::spool::Pending;
 /// A probe without an answer for this long does not keep the next one back: it may hang for its device's sake.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A device's messages. It stands in exactly one place: ready in a window, under way as a ticket, or waiting for a timer.
 #[derive(Debug)]
 struct Lane {
     queue: VecDeque<Item>,
-    state: LaneState,
     failures: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LaneState {
-    Ready,
-    Running,
-    Waiting,
 }
 
 /// The messages on their way to one place.
@@ -93,7 +86,7 @@ impl Schedule {
             lane.queue.push_back(item);
             return;
         }
-        let lane = Lane { queue: VecDeque::from([item]), state: LaneState::Ready, failures: 0 };
+        let lane = Lane { queue: VecDeque::from([item]), failures: 0 };
         self.lanes.insert(device.clone(), lane);
         self.enqueue(device, hub());
     }
@@ -116,7 +109,6 @@ impl Schedule {
                 let Some(device) = window.ready.pop_front() else { break };
                 let Some(lane) = self.lanes.get_mut(&device) else { continue };
                 let Some(item) = lane.queue.pop_front() else { continue };
-                lane.state = LaneState::Running;
                 window.in_flight += 1;
                 if let Some(down) = &mut window.down {
                     down.probe_at = now + PROBE_PATIENCE;
@@ -169,7 +161,6 @@ impl Schedule {
                 if lane.queue.is_empty() {
                     self.lanes.remove(&ticket.device);
                 } else {
-                    lane.state = LaneState::Ready;
                     self.enqueue(ticket.device, hub());
                 }
                 let answered = answered?;
@@ -177,13 +168,11 @@ impl Schedule {
             }
             Verdict::RetryDevice { after } => {
                 lane.failures += 1;
-                lane.state = LaneState::Waiting;
                 let wait = self.device_backoff.wait(lane.failures).max(after.unwrap_or_default());
                 self.timers.push(Reverse(Timer(now + wait, ticket.device)));
                 None
             }
             Verdict::RetryHub(address) => {
-                lane.state = LaneState::Ready;
                 let place = Place::Hub(address.clone());
                 let probed = ticket.probe && ticket.place == place;
                 let window = self.windows.entry(place).or_default();
@@ -226,12 +215,8 @@ impl Schedule {
     pub(super) fn wake(&mut self, now: Instant, hub: impl Fn(&EndDevice) -> Option<HubAddress>) {
         while self.timers.peek().is_some_and(|Reverse(Timer(at, _))| *at <= now) {
             let Some(Reverse(Timer(_, device))) = self.timers.pop() else { break };
-            let Some(lane) = self.lanes.get_mut(&device) else { continue };
-            if lane.state == LaneState::Waiting {
-                lane.state = LaneState::Ready;
-                let hub = hub(&device);
-                self.enqueue(device, hub);
-            }
+            let hub = hub(&device);
+            self.enqueue(device, hub);
         }
     }
 
