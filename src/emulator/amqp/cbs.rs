@@ -2,49 +2,29 @@
 
 use std::sync::Arc;
 
-use fe2o3_amqp::link::{Receiver, RecvError};
-use fe2o3_amqp_types::definitions::{AmqpError, Error};
-use fe2o3_amqp_types::messaging::{AmqpValue, ApplicationProperties, Body, Message};
+use fe2o3_amqp::link::Receiver;
+use fe2o3_amqp_types::messaging::{AmqpValue, ApplicationProperties, Body};
 use fe2o3_amqp_types::primitives::{SimpleValue, Value};
 
 use super::connection::Connection;
 use super::credentials::{Refusal, judge};
-use super::outgoing::reply_message;
+use super::requests::{self, Answer, Request};
 
 const TOKEN_TYPES: [&str; 2] = ["azure-devices.net:sastoken", "servicebus.windows.net:sastoken"];
 
 /// Answers requests until the link ends.
-pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>, session: u64) {
-    loop {
-        connection.cbs_replies.ready().await;
-        let delivery = match link.recv::<Body<Value>>().await {
-            Ok(delivery) => delivery,
-            Err(RecvError::MessageDecode(error)) => {
-                let why = Error::new(AmqpError::DecodeError, "the request can't be read".to_owned(), None);
-                if link.reject(error.info, why).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            Err(_) => break,
+pub(super) async fn serve(link: Receiver, connection: Arc<Connection>, session: u64) {
+    let verdict = |request: &Request| {
+        let (status, description) = match answer(&connection, request) {
+            Ok(()) => (200, "OK".into()),
+            Err(refusal) => (refusal.status, refusal.description.into()),
         };
-        let (info, request) = delivery.into_parts();
-        if link.accept(info).await.is_err() {
-            return;
-        }
-        let verdict = answer(&connection, &request);
-        let (status, description) = match &verdict {
-            Ok(()) => (200, "OK"),
-            Err(refusal) => (refusal.status, refusal.description.as_str()),
-        };
-        let properties = request.properties.unwrap_or_default();
-        let reply = reply_message(properties.message_id, status, description, Value::Null);
-        connection.cbs_replies.reply(session, properties.reply_to.as_deref(), reply).await;
-    }
-    _ = link.close().await;
+        Answer { status, description, body: Value::Null }
+    };
+    requests::serve(link, &connection.cbs_replies, session, verdict).await;
 }
 
-fn answer(connection: &Connection, request: &Message<Body<Value>>) -> Result<(), Refusal> {
+fn answer(connection: &Connection, request: &Request) -> Result<(), Refusal> {
     let malformed = |text: &str| Refusal { status: 400, description: text.to_owned() };
     let grant = judge(&connection.hub, token_of(request).map_err(malformed)?)?;
     if connection.put_token(grant) {
@@ -56,7 +36,7 @@ fn answer(connection: &Connection, request: &Message<Body<Value>>) -> Result<(),
 }
 
 /// The token of a well-formed put-token request; else what is wrong.
-fn token_of(request: &Message<Body<Value>>) -> Result<&str, &'static str> {
+fn token_of(request: &Request) -> Result<&str, &'static str> {
     let properties = request.application_properties.as_ref();
     if !text_of(properties, "operation").is_some_and(|text| text.eq_ignore_ascii_case("put-token")) {
         return Err("the operation must be put-token");

@@ -2,54 +2,34 @@
 
 use std::sync::Arc;
 
-use fe2o3_amqp::link::{Receiver, RecvError};
-use fe2o3_amqp_types::definitions::{AmqpError, Error};
-use fe2o3_amqp_types::messaging::{Body, Message};
+use fe2o3_amqp::link::Receiver;
 use fe2o3_amqp_types::primitives::{Array, OrderedMap, Timestamp, Value};
 
 use super::EVENT_HUB_NAME;
 use super::cbs::text_of;
 use super::connection::Connection;
-use super::outgoing::reply_message;
+use super::requests::{self, Answer, Request};
 use crate::emulator::Hub;
 use crate::emulator::hub::PARTITIONS;
 
 /// Answers requests until the link ends.
-pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>, session: u64) {
-    loop {
-        connection.management_replies.ready().await;
-        let delivery = match link.recv::<Body<Value>>().await {
-            Ok(delivery) => delivery,
-            Err(RecvError::MessageDecode(error)) => {
-                let why = Error::new(AmqpError::DecodeError, "the request can't be read".to_owned(), None);
-                if link.reject(error.info, why).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            Err(_) => break,
-        };
-        let (info, request) = delivery.into_parts();
-        if link.accept(info).await.is_err() {
-            return;
-        }
-        let answer = if connection.may_read() {
-            answer(&connection.hub, &request)
+pub(super) async fn serve(link: Receiver, connection: Arc<Connection>, session: u64) {
+    let read = |request: &Request| {
+        let map = if connection.may_read() {
+            answer(&connection.hub, request)
         } else {
             Err((401, "reading needs a token of policy service or iothubowner on this connection"))
         };
-        let properties = request.properties.unwrap_or_default();
-        let reply = match answer {
-            Ok(map) => reply_message(properties.message_id, 200, "OK", map),
-            Err((status, text)) => reply_message(properties.message_id, status, text, Value::Null),
-        };
-        connection.management_replies.reply(session, properties.reply_to.as_deref(), reply).await;
-    }
-    _ = link.close().await;
+        match map {
+            Ok(body) => Answer { status: 200, description: "OK".into(), body },
+            Err((status, text)) => Answer { status, description: text.into(), body: Value::Null },
+        }
+    };
+    requests::serve(link, &connection.management_replies, session, read).await;
 }
 
 /// The map asked for, or status and text.
-fn answer(hub: &Hub, request: &Message<Body<Value>>) -> Result<Value, (i32, &'static str)> {
+fn answer(hub: &Hub, request: &Request) -> Result<Value, (i32, &'static str)> {
     let properties = request.application_properties.as_ref();
     let text = |name: &str| text_of(properties, name).unwrap_or_default();
     if !text("operation").eq_ignore_ascii_case("READ") {

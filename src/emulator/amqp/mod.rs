@@ -16,6 +16,7 @@ mod position;
 mod reader;
 mod refusal;
 mod replies;
+mod requests;
 mod sasl;
 mod serve;
 mod session;
