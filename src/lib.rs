@@ -8,6 +8,7 @@ pub mod azure;
 pub mod cli;
 pub mod config;
 pub mod devices;
+pub mod downlink;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod http;

@@ -1,7 +1,8 @@
-//! What Azure defines, pure: connection strings, SAS tokens, derived keys, hub devices, telemetry messages.
+//! What Azure defines, pure: connection strings, SAS tokens, derived keys, hub devices, telemetry, and what the cloud sends back.
 //!
 //! Does no I/O and knows no LoRaWAN.
 
+mod cloud;
 mod connection_string;
 mod derived_key;
 mod hub_device;
@@ -9,6 +10,7 @@ pub mod hub_id;
 pub mod sas;
 mod telemetry;
 
+pub use cloud::{CloudMessage, Desired, DesiredScope, MethodReply, MethodRequest, Settlement};
 pub use connection_string::{ConnectionString, ConnectionStringError, Identity};
 pub use derived_key::derive_device_key;
 pub use hub_device::{Credential, HubAddress, HubDevice, SigningKey};

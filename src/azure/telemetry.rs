@@ -12,6 +12,8 @@ pub struct Telemetry {
     pub body: Bytes,
     /// The same text for the same uplink, however often it is sent.
     pub message_id: String,
+    /// AMQP's correlation-id: for a report on a downlink, the id of the message that asked for it.
+    pub correlation_id: Option<String>,
     /// `iothub-creation-time-utc` and the like: application properties, all strings.
     pub properties: Vec<(&'static str, String)>,
 }
@@ -20,6 +22,7 @@ impl Telemetry {
     /// Size as IoT Hub counts it: body, system property values, and names and values of application properties.
     pub fn counted_bytes(&self) -> usize {
         let properties: usize = self.properties.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.body.len() + self.message_id.len() + "application/json".len() + "utf-8".len() + properties
+        let ids = self.message_id.len() + self.correlation_id.as_ref().map_or(0, String::len);
+        self.body.len() + ids + "application/json".len() + "utf-8".len() + properties
     }
 }

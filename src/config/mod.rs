@@ -22,8 +22,9 @@ use std::path::{Path, PathBuf};
 pub use problems::{ConfigProblems, Place, Problem};
 pub use route::Route;
 pub use sections::{
-    Admin, Application, Azure, Config, Devices, Dps, IotHub, Log, LogFormat, Shutdown, Spool,
-    TelemetryFormat, TelemetrySection, ThingsStack, ThingsStackApplication, Transport, Uplink, Webhook,
+    Admin, Application, Azure, Command, CompleteOn, Config, Devices, Downlink, DownlinkApplication,
+    DownlinkRoute, Dps, IotHub, Log, LogFormat, Shutdown, Spool, TelemetryFormat, TelemetrySection,
+    ThingsStack, ThingsStackApplication, Transport, Twin, Uplink, Webhook,
 };
 pub use table::Key;
 pub use units::{format_duration, format_size, parse_duration, parse_size};

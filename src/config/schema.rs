@@ -39,6 +39,8 @@ pub(super) fn read(root: &mut Table<'_, '_>) -> Config {
         azure: root.table("azure", azure),
         devices: root.table("devices", devices),
         things_stack: root.table("things_stack", things_stack),
+        downlink: super::Downlink::default(),
+        twin: super::Twin::default(),
         telemetry: root.table("telemetry", telemetry),
         admin: root.table("admin", admin),
         log: root.table("log", log),
@@ -134,6 +136,7 @@ fn azure(table: &mut Table<'_, '_>) -> Azure {
             default.max_devices_per_connection,
             devices,
         ),
+        attach_rate: default.attach_rate,
         model_id: table.optional("model_id", forms::model_id),
         iot_hub: table.table("iot_hub", iot_hub),
         dps: table.table("dps", dps),
@@ -196,6 +199,7 @@ fn things_stack(table: &mut Table<'_, '_>) -> ThingsStack {
     ThingsStack {
         base_url: table.optional("base_url", forms::base_url),
         applications: table.tables("applications", forms::things_stack_id, things_stack_application),
+        ..ThingsStack::default()
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Config {
     pub devices: Devices,
     /// The Things Stack's API, for downlinks.
     pub things_stack: ThingsStack,
+    /// From the cloud to the device.
+    pub downlink: Downlink,
+    /// Reported twin properties.
+    pub twin: Twin,
     /// The shape of telemetry.
     pub telemetry: TelemetrySection,
     /// Health and metrics.
@@ -104,6 +108,8 @@ pub struct Azure {
     pub connect_timeout: Duration,
     /// Devices on one connection at most (IoT Hub: 995 over TCP, 500 over WebSocket).
     pub max_devices_per_connection: usize,
+    /// Devices per second that are attached at one hub at most, for their downlinks; three seconds' worth at once.
+    pub attach_rate: u32,
     /// DTDL model id for applications that name none.
     pub model_id: Option<String>,
     /// A hub by connection string, for every application that has no section of its own.
@@ -126,6 +132,7 @@ impl fmt::Debug for Azure {
             .field("keep_alive", &self.keep_alive)
             .field("connect_timeout", &self.connect_timeout)
             .field("max_devices_per_connection", &self.max_devices_per_connection)
+            .field("attach_rate", &self.attach_rate)
             .field("model_id", &self.model_id)
             .field("iot_hub", &self.iot_hub)
             .field("dps", &self.dps)
@@ -189,10 +196,16 @@ pub struct Devices {
 }
 
 /// `[things_stack]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThingsStack {
     /// For instance `https://eu1.cloud.thethings.network`.
     pub base_url: Option<String>,
+    /// Further hosts (`host` or `host:port`) whose `X-Downlink-*` headers are believed.
+    pub allowed_hosts: Vec<String>,
+    /// Longest wait for one answer of the API.
+    pub request_timeout: Duration,
+    /// Requests to the API at once.
+    pub max_in_flight: usize,
     /// Per application.
     pub applications: BTreeMap<String, ThingsStackApplication>,
 }
@@ -204,6 +217,89 @@ pub struct ThingsStackApplication {
     pub api_key: Option<Secret>,
     /// The webhook's id in the console.
     pub webhook_id: Option<String>,
+}
+
+/// `[downlink]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Downlink {
+    /// By which of the hub's ways the cloud reaches devices. Links are opened for these alone, and only for
+    /// applications with an API key.
+    pub routes: Vec<DownlinkRoute>,
+    /// When a cloud-to-device message is completed at the hub.
+    pub complete_on: CompleteOn,
+    /// A downlink of which nothing final is heard for this long is reported as expired.
+    pub expiry: Duration,
+    /// FPort (1 to 223) for a request that names none.
+    pub port: Option<u8>,
+    /// What a direct method or an IoT Central command of this name sends.
+    pub methods: BTreeMap<String, Command>,
+    /// Desired properties that are sent on a port of their own.
+    pub properties: BTreeMap<String, Command>,
+    /// Per application of The Things Stack, overriding the above.
+    pub applications: BTreeMap<String, DownlinkApplication>,
+}
+
+/// `[downlink.applications.<id>]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DownlinkApplication {
+    /// Instead of `downlink.routes`.
+    pub routes: Option<Vec<DownlinkRoute>>,
+    /// Instead of `downlink.port`.
+    pub port: Option<u8>,
+    /// Beside `downlink.methods`; of one name this one holds.
+    pub methods: BTreeMap<String, Command>,
+    /// Beside `downlink.properties`; of one name this one holds.
+    pub properties: BTreeMap<String, Command>,
+}
+
+/// `[downlink.methods.<name>]` and `[downlink.properties.<name>]`: what a request of this name sends when it does not
+/// say so itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Command {
+    /// FPort, 1 to 223.
+    pub port: Option<u8>,
+    /// Whether the device must acknowledge.
+    pub confirmed: Option<bool>,
+    /// The Things Stack's name of it.
+    pub priority: Option<String>,
+    /// `push` or `replace`.
+    pub queue: Option<String>,
+    /// JSON text: what is sent when the request carries nothing (`@`, or no payload).
+    pub payload: Option<String>,
+}
+
+/// A way from the cloud to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DownlinkRoute {
+    /// Cloud-to-device messages.
+    C2d,
+    /// Direct methods.
+    Method,
+    /// Desired and reported properties.
+    Twin,
+}
+
+/// When a cloud-to-device message is completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CompleteOn {
+    /// The Things Stack queued the downlink.
+    #[default]
+    Queued,
+    /// A gateway sent it. Until then the hub hands the message out again each minute.
+    Sent,
+    /// The device acknowledged it; an unconfirmed one, when it was sent.
+    Confirmed,
+}
+
+/// `[twin]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twin {
+    /// Whether devices report their last uplink as twin properties.
+    pub reported: bool,
+    /// Shortest time between two reports of one device.
+    pub min_interval: Duration,
+    /// Reports per second at one hub at most.
+    pub max_rate: u32,
 }
 
 /// `[telemetry]`
@@ -311,6 +407,7 @@ impl Default for Azure {
             keep_alive: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(20),
             max_devices_per_connection: 995,
+            attach_rate: 100,
             model_id: None,
             iot_hub: IotHub::default(),
             dps: Dps::default(),
@@ -328,6 +425,39 @@ impl Default for Devices {
             negative_ttl: Duration::from_secs(30),
             max_registrations: 16,
         }
+    }
+}
+
+impl Default for ThingsStack {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            allowed_hosts: Vec::new(),
+            request_timeout: Duration::from_secs(10),
+            max_in_flight: 64,
+            applications: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Downlink {
+    fn default() -> Self {
+        Self {
+            routes: vec![DownlinkRoute::C2d, DownlinkRoute::Method, DownlinkRoute::Twin],
+            complete_on: CompleteOn::Queued,
+            expiry: Duration::from_secs(24 * 3600),
+            port: None,
+            methods: BTreeMap::new(),
+            properties: BTreeMap::new(),
+            applications: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Twin {
+    fn default() -> Self {
+        // 10 a second is a fifth of what the smallest hub takes.
+        Self { reported: true, min_interval: Duration::from_secs(5 * 60), max_rate: 10 }
     }
 }
 

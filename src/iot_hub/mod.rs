@@ -9,6 +9,7 @@ mod connection;
 mod device;
 mod dial;
 mod error;
+mod event;
 mod message;
 mod options;
 mod pool;
@@ -19,4 +20,5 @@ mod token;
 
 pub use client::{IotHub, Status};
 pub use error::{RetryReason, SendError, Trouble};
+pub use event::{DeviceEvent, Links};
 pub use options::{IotHubOptions, Transport};

@@ -134,7 +134,7 @@ pub fn translate(
     properties.push(("Simulated", if envelope.simulated { "True" } else { "False" }.to_owned()));
 
     let message_id = hex(envelope.dedup_key(device, body));
-    let mut telemetry = Telemetry { body: telemetry_body, message_id, properties };
+    let mut telemetry = Telemetry { body: telemetry_body, message_id, correlation_id: None, properties };
     let trimmed = fit(&mut telemetry, body, format)?;
     Ok(Translated::Telemetry { telemetry, dev_eui, trimmed })
 }

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 400;
 
 /// Each room and the rooms it may import; all that stands before it in the flow, never a sibling.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     // Words.
     ("model", &[]),
     // Formats, pure.
     ("azure", &["model"]),
-    ("things_stack", &["model"]),
+    ("things_stack", &["model", "net"]),
     ("config", &["model", "azure"]),
     // Tools: bytes over TLS, an HTTP listener, counters.
     ("net", &["model"]),
@@ -27,6 +27,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("iot_hub", &["model", "azure", "config", "net"]),
     // The flow. It speaks the ports' words (records, errors), but names what they must do as traits of its own.
     ("uplink", &["model", "azure", "things_stack", "config", "metrics", "spool", "devices", "iot_hub"]),
+    ("downlink", &["model", "azure", "things_stack", "config", "metrics", "spool", "devices", "iot_hub"]),
     // Edges.
     ("webhook", &["model", "things_stack", "config", "metrics", "http"]),
     ("admin", &["config", "metrics", "http"]),

@@ -42,6 +42,7 @@ fn telemetry(text: &str) -> Telemetry {
     Telemetry {
         body: Bytes::from(format!("{{\"text\":\"{text}\"}}")),
         message_id: text.to_owned(),
+        correlation_id: None,
         properties: vec![("DeviceId", "dev".to_owned())],
     }
 }

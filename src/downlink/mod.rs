@@ -1,0 +1,10 @@
+//! From the cloud to the device: what the hub sends becomes downlinks, and their fate is reported as telemetry.
+//!
+//! Knows no AMQP and no HTTP.
+
+mod entry;
+pub mod ports;
+mod report;
+
+pub use entry::{Begun, End, EntryId, NewEntry, Source};
+pub use report::{Report, ReportState};
