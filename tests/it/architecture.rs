@@ -15,12 +15,13 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("model", &[]),
     // Formats, pure.
     ("azure", &["model"]),
-    ("things_stack", &["model", "net"]),
     ("config", &["model", "azure"]),
     // Tools: bytes over TLS, an HTTP listener, counters.
     ("net", &["model"]),
     ("http", &["model"]),
     ("metrics", &["model"]),
+    // Formats with a client.
+    ("things_stack", &["model", "net"]),
     // Ports.
     ("spool", &["model", "config"]),
     ("devices", &["model", "azure", "config", "net"]),
