@@ -111,6 +111,7 @@ impl Connector {
             directory,
             hubs.clone(),
             metrics.clone(),
+            (),
             hubs.hub_up(),
             PumpOptions {
                 backoff: Backoff { initial: config.uplink.retry_initial, max: config.uplink.retry_max },
