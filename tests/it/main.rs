@@ -23,6 +23,7 @@ mod pump;
 mod replay;
 mod spool;
 mod traps;
+mod twin_reports;
 mod webhook;
 #[cfg(feature = "emulator")]
 mod world;
