@@ -143,6 +143,15 @@ impl Directory {
         });
     }
 
+    /// All end devices whose hub device is known, those too whose assignment should be confirmed by now: the hub will
+    /// say if it is wrong.
+    pub fn known(&self) -> Vec<(EndDevice, Arc<HubDevice>)> {
+        self.0.resolver.entries.collect(|device, entry| match entry {
+            Entry::Known(known) => Some((device.clone(), Arc::clone(&known.hub_device))),
+            Entry::Refused { .. } | Entry::Lost { .. } => None,
+        })
+    }
+
     /// End devices in memory, refused ones too.
     pub fn len(&self) -> usize {
         self.0.resolver.entries.len()
