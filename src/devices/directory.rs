@@ -65,7 +65,7 @@ struct Inner {
 }
 
 impl Directory {
-    /// Starts with what the store kept. `http` is for DPS; make it with [`super::http_client`].
+    /// Starts with what the store kept. `http` is for DPS; make it with [`crate::net::http_client`].
     ///
     /// # Errors
     /// The store can't be read.
