@@ -20,16 +20,30 @@ pub(super) struct Target {
     pub(super) url_start: String,
 }
 
-/// Reads a URL that means what it seems to mean. `None` for all that two readers could read differently: users in
-/// it, backslashes, queries, other than printable ASCII, paths that are not in their normal form.
+/// Reads a URL that means what it seems to mean. `None` for all that two readers could read differently: other than
+/// printable ASCII, users, hosts and paths not in their normal form, backslashes, queries.
 pub(super) fn parse(text: &str) -> Option<Url> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'@' | b'?' | b'#');
     if text.len() > MAX_URL_BYTES || !text.bytes().all(plain) {
         return None;
     }
     let url = Url::parse(text).ok()?;
-    let whole = matches!(url.scheme(), "http" | "https") && url.has_host() && text.ends_with(url.path());
-    whole.then_some(url)
+    let (scheme, rest) = text.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    let as_written = matches!(url.scheme(), "http" | "https")
+        && scheme.eq_ignore_ascii_case(url.scheme())
+        && is_authority(authority, &url)
+        && rest.strip_prefix(authority) == Some(url.path());
+    as_written.then_some(url)
+}
+
+/// Whether the text is `host` or `host:port` without decoding anything.
+fn is_authority(text: &str, url: &Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
+    let Some((name, rest)) = text.split_at_checked(host.len()) else { return false };
+    let port = rest.strip_prefix(':').map(str::parse);
+    name.eq_ignore_ascii_case(host)
+        && (rest.is_empty() || port.is_some_and(|port| port.ok() == url.port_or_known_default()))
 }
 
 /// The webhook of a URL that [`parse`] gave for `text`, if its path is `address`'s API path for `device`:
