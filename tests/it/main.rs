@@ -22,6 +22,7 @@ mod payloads;
 mod pump;
 mod replay;
 mod spool;
+mod things_stack;
 mod traps;
 mod twin_reports;
 mod webhook;
