@@ -16,12 +16,12 @@ const ROOMS: [(&str, &[&str]); 15] = [
     // Formats, pure.
     ("azure", &["model"]),
     ("config", &["model", "azure"]),
+    // A format, and the client of its API.
+    ("things_stack", &["model"]),
     // Tools: bytes over TLS, an HTTP listener, counters.
     ("net", &["model"]),
     ("http", &["model"]),
     ("metrics", &["model"]),
-    // Formats with a client.
-    ("things_stack", &["model", "net"]),
     // Ports.
     ("spool", &["model", "config"]),
     ("devices", &["model", "azure", "config", "net"]),
