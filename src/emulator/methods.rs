@@ -307,8 +307,8 @@ mod tests {
         let hub = hub();
         let mut line = hub.open_method_line("a");
         let started = tokio::time::Instant::now();
-        let call = hub.invoke_method("a", "m", &json!(1), Duration::from_secs(30));
-        assert_eq!(call.await.unwrap_err(), MethodError::TimedOut("a".into()));
+        let called = hub.invoke_method("a", "m", &json!(1), Duration::from_secs(30)).await;
+        assert_eq!(called.unwrap_err(), MethodError::TimedOut("a".into()));
         assert_eq!(started.elapsed().as_secs(), 30);
         assert_eq!(line.call().await.unwrap().payload, "1");
 
