@@ -3,9 +3,11 @@
 //! Knows no AMQP and no HTTP.
 
 mod entry;
+mod ledger;
 pub mod ports;
 mod report;
 pub mod translate;
 
-pub use entry::{Begun, End, EntryId, NewEntry, Source};
+pub use entry::{Begun, End, EntryId, NewEntry, Progress, Source};
+pub use ledger::{Ledger, NAMESPACE};
 pub use report::{Report, ReportState};
