@@ -5,6 +5,7 @@
 mod entry;
 pub mod ports;
 mod report;
+pub mod translate;
 
 pub use entry::{Begun, End, EntryId, NewEntry, Source};
 pub use report::{Report, ReportState};
