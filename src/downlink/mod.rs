@@ -5,7 +5,10 @@
 mod entry;
 pub mod ports;
 mod report;
+mod retry;
+mod roster;
 pub mod translate;
 
 pub use entry::{Begun, End, EntryId, NewEntry, Source};
 pub use report::{Report, ReportState};
+pub use roster::Roster;

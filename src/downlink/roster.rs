@@ -12,8 +12,8 @@ use dashmap::mapref::entry::Entry;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::Rules;
 use super::ports::{Devices, Hubs, Network};
+use super::translate::Rules;
 use crate::azure::{HubAddress, HubDevice};
 use crate::iot_hub::Links;
 use crate::model::{EndDevice, ParkReason};
