@@ -3,12 +3,14 @@
 //! Knows no AMQP and no HTTP.
 
 mod entry;
+mod ledger;
 pub mod ports;
 mod report;
 mod retry;
 mod roster;
 pub mod translate;
 
-pub use entry::{Begun, End, EntryId, NewEntry, Source};
+pub use entry::{Begun, End, EntryId, NewEntry, Progress, Source};
+pub use ledger::{Ledger, NAMESPACE};
 pub use report::{Report, ReportState};
 pub use roster::Roster;
