@@ -6,8 +6,11 @@ mod entry;
 mod ledger;
 pub mod ports;
 mod report;
+mod retry;
+mod roster;
 pub mod translate;
 
 pub use entry::{Begun, End, EntryId, NewEntry, Progress, Source};
 pub use ledger::{Ledger, NAMESPACE};
 pub use report::{Report, ReportState};
+pub use roster::Roster;
