@@ -2,8 +2,10 @@
 //!
 //! Knows no AMQP and no HTTP.
 
+mod attempt;
 mod entry;
 mod ledger;
+mod methods;
 pub mod ports;
 mod report;
 mod retry;
@@ -12,5 +14,6 @@ pub mod translate;
 
 pub use entry::{Begun, End, EntryId, NewEntry, Progress, Source};
 pub use ledger::{Ledger, NAMESPACE};
+pub use methods::Methods;
 pub use report::{Report, ReportState};
 pub use roster::Roster;
