@@ -3,6 +3,7 @@
 //! Knows no AMQP and no HTTP.
 
 mod attempt;
+mod desired;
 mod entry;
 mod ledger;
 mod methods;
@@ -12,6 +13,7 @@ mod retry;
 mod roster;
 pub mod translate;
 
+pub use desired::{DesiredFlow, DesiredParts};
 pub use entry::{Begun, End, EntryId, NewEntry, Progress, Source};
 pub use ledger::{Ledger, NAMESPACE};
 pub use methods::Methods;
