@@ -2,6 +2,8 @@
 //!
 //! Knows no AMQP and no HTTP.
 
+mod cloud_messages;
+mod dispatcher;
 mod entry;
 mod ledger;
 pub mod ports;
@@ -10,6 +12,8 @@ mod retry;
 mod roster;
 pub mod translate;
 
+pub use cloud_messages::{CloudMessages, LOCK_MARGIN, MAX_ABANDONS};
+pub use dispatcher::{Dispatcher, MAX_METHODS};
 pub use entry::{Begun, End, EntryId, NewEntry, Progress, Source};
 pub use ledger::{Ledger, NAMESPACE};
 pub use report::{Report, ReportState};
