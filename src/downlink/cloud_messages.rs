@@ -66,6 +66,16 @@ pub(super) struct CloudJob {
     pub(super) settle: oneshot::Sender<Settlement>,
 }
 
+/// What is left of a message that was worked on.
+pub(super) enum Handled {
+    /// Nothing.
+    Done,
+    /// It waits for its answer.
+    Waiting(Waiting),
+    /// It went back to the hub and comes again: the device's later ones must come after it.
+    ComesAgain,
+}
+
 /// How a walk ended.
 enum Walked {
     /// The ledger knows how far it is.
@@ -79,10 +89,9 @@ enum Walked {
 }
 
 impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
-    /// Works on a message as long as the device's later ones must wait. What is left to wait for comes back.
-    pub(super) async fn handle(&self, mut job: CloudJob, stop: &CancellationToken) -> Option<Waiting> {
-        let entry = self.entry(&job);
-        let (entry, request, step) = match entry {
+    /// Works on a message as long as the device's later ones must wait.
+    pub(super) async fn handle(&self, mut job: CloudJob, stop: &CancellationToken) -> Handled {
+        let (entry, request, step) = match self.entry(&job) {
             (entry, Ok(request)) => (entry, Some(request), Step::Begin),
             (entry, Err(reason)) => (entry, None, Step::Reject { reason, word: "invalid" }),
         };
@@ -90,7 +99,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
         let settlement = match walked {
             Walked::At(progress) => {
                 let Some(settlement) = wait::settlement(self.complete_on, entry.confirmed, &progress) else {
-                    return Some(Waiting {
+                    return Handled::Waiting(Waiting {
                         entry,
                         until: before_the_end(job.locked_until),
                         settle: job.settle,
@@ -106,16 +115,17 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
                     device = %entry.device, message = entry.correlation, reason = obstacle.as_str(), abandoned = count,
                     "A cloud-to-device message can't be pushed yet; the hub will hand it out again."
                 );
-                if count >= MAX_ABANDONS {
-                    return None;
+                if count < MAX_ABANDONS {
+                    // The link may be gone; then the lock runs out instead.
+                    _ = job.settle.send(Settlement::Abandon);
                 }
-                Settlement::Abandon
+                return Handled::ComesAgain;
             }
-            Walked::Interrupted => return None,
+            Walked::Interrupted => return Handled::Done,
         };
         // Nobody may take it any more: then the hub hands the message out again, and the ledger knows it.
         _ = job.settle.send(settlement);
-        None
+        Handled::Done
     }
 
     /// Goes step by step until the message is somewhere, or may no longer be waited for.
@@ -207,7 +217,8 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
     fn entry(&self, job: &CloudJob) -> (NewEntry, Result<Request, String>) {
         let id = identity(&job.hub_device, &job.message);
         let rules = self.rules.application(job.device.application_id());
-        let mut request = translate::cloud_message(&job.message, rules).map_err(|invalid| invalid.to_string());
+        let mut request =
+            translate::cloud_message(&job.message, rules).map_err(|invalid| invalid.to_string());
         if let Ok(request) = &mut request {
             request.downlink.correlation_ids = vec![id.correlation_id()];
         }

@@ -3,7 +3,9 @@
 //! Knows no AMQP and no HTTP.
 
 mod attempt;
+mod cloud_messages;
 mod desired;
+mod dispatcher;
 mod entry;
 mod ledger;
 mod methods;
@@ -13,7 +15,9 @@ mod retry;
 mod roster;
 pub mod translate;
 
+pub use cloud_messages::{CloudMessages, LOCK_MARGIN, MAX_ABANDONS};
 pub use desired::{DesiredFlow, DesiredParts};
+pub use dispatcher::{Dispatcher, MAX_METHODS};
 pub use entry::{Begun, End, EntryId, NewEntry, Progress, Source};
 pub use ledger::{Ledger, NAMESPACE};
 pub use methods::Methods;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::{Report, Source};
-use crate::azure::HubDevice;
+use crate::azure::{Desired, HubDevice, MethodReply, MethodRequest};
 use crate::devices::ResolveError;
 use crate::iot_hub::{Links, SendError};
 use crate::model::{EndDevice, ParkReason};
@@ -97,6 +97,24 @@ pub trait Hubs: Send + Sync + 'static {
         device: &Arc<HubDevice>,
         patch: &Map<String, Value>,
     ) -> impl Future<Output = Result<u64, SendError>> + Send;
+}
+
+/// What the cloud asks besides messages. Both always end, whatever the peers do.
+pub trait Commands: Send + Sync + 'static {
+    /// Answers a direct method.
+    fn answer(
+        &self,
+        device: &EndDevice,
+        hub_device: &Arc<HubDevice>,
+        request: MethodRequest,
+    ) -> impl Future<Output = MethodReply> + Send;
+    /// Acts on desired properties and acknowledges them. Called one after the other for a device.
+    fn desired(
+        &self,
+        device: &EndDevice,
+        hub_device: &Arc<HubDevice>,
+        desired: Desired,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 /// Told what happens, for metrics. Every reason is one of a few words.

@@ -87,7 +87,12 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
     async fn begin(&self, entry: &NewEntry) -> Turn {
         match self.ledger.begin(entry.clone()).await {
             Ok(Begun::New) => Turn::Next(Step::Push),
-            Ok(Begun::Unsure) => wait(Step::Ask, Obstacle::Unsure, Some(UNSURE_PAUSE), "its last push has no known outcome".to_owned()),
+            Ok(Begun::Unsure) => wait(
+                Step::Ask,
+                Obstacle::Unsure,
+                Some(UNSURE_PAUSE),
+                "its last push has no known outcome".to_owned(),
+            ),
             Ok(Begun::Queued { sent: false }) => Turn::Known(Progress::Queued),
             Ok(Begun::Queued { sent: true }) => Turn::Known(Progress::Sent),
             Ok(Begun::Ended(end)) => Turn::Known(Progress::Ended(end)),
@@ -125,7 +130,9 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
             Ok(()) => self.queued(entry).await,
             Err(ApiError::NotNow { detail, after }) => wait(Step::Push, Obstacle::NotNow, after, detail),
             Err(ApiError::Unsure { detail }) => wait(Step::Ask, Obstacle::Unsure, Some(UNSURE_PAUSE), detail),
-            Err(ApiError::Refused { status: None, detail }) if !self.network.serves(application) => no_key(detail),
+            Err(ApiError::Refused { status: None, detail }) if !self.network.serves(application) => {
+                no_key(detail)
+            }
             Err(ApiError::Refused { status: _, detail }) => {
                 Turn::Next(Step::Reject { reason: detail, word: "refused" })
             }
@@ -140,9 +147,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
     async fn reject(&self, entry: &NewEntry, reason: String, word: &'static str) -> Turn {
         match self.ledger.reject(entry, &reason).await {
             Ok(()) => Turn::Rejected { reason, word },
-            Err(error) => {
-                wait(Step::Reject { reason, word }, Obstacle::Unstored, None, error.to_string())
-            }
+            Err(error) => wait(Step::Reject { reason, word }, Obstacle::Unstored, None, error.to_string()),
         }
     }
 }
