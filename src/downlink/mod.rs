@@ -4,10 +4,12 @@
 
 mod attempt;
 mod cloud_messages;
+mod commands;
 mod desired;
 mod dispatcher;
 mod entry;
 mod ledger;
+mod merge;
 mod methods;
 pub mod ports;
 mod report;
@@ -16,6 +18,7 @@ mod roster;
 pub mod translate;
 
 pub use cloud_messages::{CloudMessages, LOCK_MARGIN, MAX_ABANDONS};
+pub use commands::MethodsAndDesired;
 pub use desired::{DesiredFlow, DesiredParts};
 pub use dispatcher::{Dispatcher, MAX_METHODS};
 pub use entry::{Begun, End, EntryId, NewEntry, Progress, Source};

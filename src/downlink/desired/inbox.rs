@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::azure::{Desired, DesiredScope};
+use crate::downlink::merge::merge;
 
 /// Changes kept apart; beyond these the newest two become one, so that of one property only the newest value counts.
 const MAX_WAITING: usize = 16;
@@ -19,9 +20,9 @@ impl Inbox {
         if matches!(desired.scope, DesiredScope::Whole { .. }) {
             self.0.clear();
         } else if self.0.len() >= MAX_WAITING
-            && let Some(last) = self.0.back_mut()
+            && let Some(last) = self.0.pop_back()
         {
-            return merge(last, desired);
+            return self.0.push_back(merge(Some(last), desired));
         }
         self.0.push_back(desired);
     }
@@ -33,18 +34,6 @@ impl Inbox {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-fn merge(earlier: &mut Desired, patch: Desired) {
-    earlier.version = earlier.version.max(patch.version);
-    for (name, value) in patch.properties {
-        match (&earlier.scope, value.is_null()) {
-            (DesiredScope::Whole { .. }, true) => _ = earlier.properties.remove(&name),
-            (DesiredScope::Whole { .. }, false) | (DesiredScope::Patch, _) => {
-                earlier.properties.insert(name, value);
-            }
-        }
     }
 }
 

@@ -65,6 +65,8 @@ impl Plan {
                     if value.is_null() {
                         self.remove(&name);
                     } else {
+                        let value = self.state.patched(&name, value);
+                        self.dirty |= self.state.set_desired(&name, &value);
                         let hash = hash(&value);
                         self.start(owner, rules, name, (value, hash), version, None);
                     }
@@ -87,6 +89,7 @@ impl Plan {
         if let Some(told) = &told {
             self.state.set_shadow(&name, told.value.clone());
         }
+        self.dirty |= self.state.set_desired(&name, &value);
         let hash = hash(&value);
         match self.state.last(&name) {
             Some(last) if last.hash == hash => {
@@ -151,7 +154,7 @@ impl Plan {
         self.following.remove(name);
         self.unclear.remove(name);
         self.acks.remove(name);
-        if self.state.last(name).is_some() {
+        if self.state.last(name).is_some() || self.state.set_desired(name, &Value::Null) {
             self.state.remove(name);
             self.dirty = true;
         }

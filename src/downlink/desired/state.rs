@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::downlink::EntryId;
+use crate::downlink::merge::apply;
 
 /// Of the JSON on disk; only a change that an older version would misread raises it.
 const FORMAT: u32 = 1;
@@ -33,6 +34,9 @@ struct Property {
     /// What was applied last; absent after the property was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<Last>,
+    /// What is desired now, if it is an object: changes tell only those of its fields that change.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    desired: Value,
     /// The object that the acknowledgement's `value` may hold at the hub. A patch merges into it, so what is to
     /// disappear must be named.
     #[serde(default, skip_serializing_if = "Value::is_null")]
@@ -103,7 +107,9 @@ impl State {
 
     /// The property was removed: should its last value come again, that is a change.
     pub(super) fn remove(&mut self, name: &str) {
-        self.moved(name).last = None;
+        let property = self.moved(name);
+        property.last = None;
+        property.desired = Value::Null;
     }
 
     /// The next downlink is another one, even with the same value.
@@ -116,6 +122,24 @@ impl State {
         let property = self.properties.entry(name.to_owned()).or_default();
         property.change = self.changes;
         property
+    }
+
+    /// All of a property's value, of which `patch` told what changed.
+    pub(super) fn patched(&self, name: &str, patch: Value) -> Value {
+        let before = self.properties.get(name).and_then(|property| property.desired.as_object());
+        let mut whole = Map::from_iter(before.map(|before| (name.to_owned(), Value::Object(before.clone()))));
+        apply(&mut whole, Map::from_iter([(name.to_owned(), patch)]), false);
+        whole.remove(name).unwrap_or_default()
+    }
+
+    /// This is desired now. True if that is news.
+    pub(super) fn set_desired(&mut self, name: &str, value: &Value) -> bool {
+        let desired = if value.is_object() { value } else { &Value::Null };
+        if self.properties.get(name).map_or(&Value::Null, |property| &property.desired) == desired {
+            return false;
+        }
+        self.properties.entry(name.to_owned()).or_default().desired = desired.clone();
+        true
     }
 
     /// What the hub may hold as the acknowledgement's value.
@@ -260,10 +284,15 @@ mod tests {
         state.apply("p", "h".to_owned(), 5, None);
         assert!(state.change("p") > first);
         state.remove("q");
+        assert!(state.set_desired("r", &json!({"a": {"x": 1, "y": 2}})));
         let back = State::read(&state.write()).expect("its own");
         assert_eq!(back, state);
         assert_eq!(back.applied().collect::<Vec<_>>(), ["p"]);
         assert!(back.knows("q") && back.last("q").is_none());
+        let patch = json!({"a": {"x": null, "z": 3}, "b": {"c": null}});
+        assert_eq!(back.patched("r", patch), json!({"a": {"y": 2, "z": 3}, "b": {}}));
+        assert_eq!(back.patched("r", json!(5)), json!(5));
+        assert_eq!(back.patched("s", json!({"a": 1, "b": null})), json!({"a": 1}));
         assert_eq!(State::read(b"{\"format\":2}"), None);
     }
 }
