@@ -33,7 +33,11 @@ impl EntryId {
 
     /// Reads back [`EntryId::correlation_id`]. `None` for anybody else's.
     pub fn parse(correlation_id: &str) -> Option<Self> {
-        let hex = correlation_id.strip_prefix(PREFIX)?;
+        Self::from_hex(correlation_id.strip_prefix(PREFIX)?)
+    }
+
+    /// Reads back what `Display` wrote.
+    pub(super) fn from_hex(hex: &str) -> Option<Self> {
         (hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(())?;
         u128::from_str_radix(hex, 16).ok().map(|id| Self(id.to_be_bytes()))
     }
@@ -90,6 +94,11 @@ impl Source {
             Self::Desired => "twin",
         }
     }
+
+    /// Reads back [`Source::as_str`].
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::CloudMessage, Self::Method, Self::Desired].into_iter().find(|source| source.as_str() == text)
+    }
 }
 
 /// What the ledger knew of a downlink when it was entered.
@@ -123,4 +132,18 @@ pub enum End {
     Expired,
     /// A later `replace` dropped it from the queue.
     Replaced,
+}
+
+/// How far a downlink is, for those who wait for it. It only ever goes down this list; an event that comes late
+/// changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Entered; nothing proves yet that The Things Stack took it.
+    Pushing,
+    /// The Things Stack took it.
+    Queued,
+    /// A gateway sent it; the device must still acknowledge.
+    Sent,
+    /// Over.
+    Ended(End),
 }

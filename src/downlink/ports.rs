@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::Report;
-use crate::azure::HubDevice;
+use super::{Report, Source};
+use crate::azure::{Desired, HubDevice, MethodReply, MethodRequest};
 use crate::devices::ResolveError;
 use crate::iot_hub::{Links, SendError};
 use crate::model::{EndDevice, ParkReason};
@@ -96,4 +97,36 @@ pub trait Hubs: Send + Sync + 'static {
         device: &Arc<HubDevice>,
         patch: &Map<String, Value>,
     ) -> impl Future<Output = Result<u64, SendError>> + Send;
+}
+
+/// What the cloud asks besides messages. Both always end, whatever the peers do.
+pub trait Commands: Send + Sync + 'static {
+    /// Answers a direct method.
+    fn answer(
+        &self,
+        device: &EndDevice,
+        hub_device: &Arc<HubDevice>,
+        request: MethodRequest,
+    ) -> impl Future<Output = MethodReply> + Send;
+    /// Acts on desired properties and acknowledges them. Called one after the other for a device.
+    fn desired(
+        &self,
+        device: &EndDevice,
+        hub_device: &Arc<HubDevice>,
+        desired: Desired,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// Told what happens, for metrics. Every reason is one of a few words.
+pub trait Observer: Send + Sync + 'static {
+    /// The Things Stack queued a downlink, this long after its request came from the hub.
+    fn queued(&self, source: Source, since_receipt: Duration);
+    /// A request was refused for good: `invalid`, or `refused` by The Things Stack.
+    fn rejected(&self, source: Source, reason: &'static str);
+    /// A cloud-to-device message went back to the hub, which hands it out again.
+    fn abandoned(&self, reason: &'static str);
+    /// A try failed; the request waits for the next.
+    fn retried(&self, reason: &'static str);
+    /// A direct method was answered with this status.
+    fn answered(&self, status: i32);
 }

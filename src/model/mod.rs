@@ -6,8 +6,10 @@ mod clock;
 mod end_device;
 mod outcome;
 mod secret;
+mod spelling;
 
 pub use clock::Clock;
 pub use end_device::{EndDevice, InvalidEndDevice};
 pub use outcome::{Outcome, ParkReason};
 pub use secret::Secret;
+pub use spelling::{dev_eui, hex, iso_utc};

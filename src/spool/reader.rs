@@ -163,6 +163,22 @@ impl ReadSide {
         })
     }
 
+    /// One live value.
+    pub(super) fn state_value(
+        &self,
+        namespace: &str,
+        key: &str,
+        now_ms: i64,
+    ) -> rusqlite::Result<Option<Bytes>> {
+        self.conn
+            .prepare_cached(
+                "SELECT value FROM state
+                 WHERE namespace = ? AND key = ? AND (expires_ms IS NULL OR expires_ms > ?)",
+            )?
+            .query_row(params![namespace, key, now_ms], |row| Ok(Bytes::from(row.get::<_, Vec<u8>>(0)?)))
+            .optional()
+    }
+
     /// Live rows of a namespace above `after`, in key order, the first `limit` of them.
     pub(super) fn state(
         &self,

@@ -58,6 +58,16 @@ impl StateStore {
         self.core.ask(|reply| Op::DeleteState { namespace, key, reply }).await
     }
 
+    /// One value, if it is there and has not expired. Sees every `put` and `delete` that has resolved.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`.
+    pub async fn get(&self, namespace: &str, key: &str) -> Result<Option<Bytes>, SpoolError> {
+        let now_ms = self.core.clock.now_ms();
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        self.core.reader.run(move |side| side.state_value(&namespace, &key, now_ms)).await
+    }
+
     /// All live rows of a namespace, in key order.
     ///
     /// # Errors

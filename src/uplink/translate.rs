@@ -5,13 +5,12 @@
 use std::fmt;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::azure::{MAX_TELEMETRY_BYTES, Telemetry};
 use crate::config::TelemetryFormat;
-use crate::model::{EndDevice, ParkReason};
+use crate::model::{EndDevice, ParkReason, dev_eui, hex, iso_utc};
 use crate::things_stack::{EnvelopeError, Kind, Reception, Trim, Uplink, trim_gateways};
 
 /// What became of a stored message.
@@ -225,21 +224,6 @@ fn plain_number<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S:
     }
 }
 
-/// A DevEUI in The Things Stack's spelling; `None` if the text is no EUI-64.
-fn dev_eui(text: &str) -> Option<String> {
-    let valid = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    valid.then(|| text.to_ascii_uppercase())
-}
-
-/// ISO 8601, UTC, three fraction digits, `Z`.
-fn iso_utc(ms: i64) -> String {
-    format!("{:.3}", Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH))
-}
-
 fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body)
-}
-
-fn hex(bytes: [u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(bytes))
 }

@@ -1,0 +1,353 @@
+//! The open entries in memory, and how each event moves them. Pure: no store, no clock, nothing waits.
+//!
+//! Memory is never behind the disk: what is known counts at once, and is `dirty` until it is on disk.
+
+use std::collections::{BTreeSet, HashMap};
+
+use tokio::sync::watch;
+
+use super::super::ports::Unstored;
+use super::super::{Begun, End, EntryId, NewEntry, Progress, Report, ReportState, Source};
+use super::row;
+use crate::model::EndDevice;
+use crate::things_stack::{DownlinkState, Operation};
+
+/// Open entries of one device at most: what The Things Stack queues for a session. IoT Hub holds 50 messages a device.
+const MAX_OPEN_PER_DEVICE: usize = 10_000;
+/// Open entries at most, some 100 MB: four for each of the fifty thousand devices that one instance is made for.
+const MAX_OPEN: usize = 200_000;
+/// Longest text kept of a reason or a correlation, in bytes; IoT Hub's message ids have at most 128.
+const MAX_TEXT_BYTES: usize = 1000;
+
+/// How far an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Certainly not queued; waits to be tried again.
+    PutBack,
+    /// Perhaps queued.
+    Pushing,
+    Queued,
+    Sent,
+    Ended(End),
+}
+
+/// One open entry, or an ended one on its way to disk.
+pub(super) struct Entry {
+    pub(super) device: EndDevice,
+    pub(super) source: Source,
+    pub(super) correlation: Box<str>,
+    pub(super) f_port: u8,
+    pub(super) confirmed: bool,
+    pub(super) operation: Operation,
+    pub(super) stage: Stage,
+    pub(super) order: u64,
+    pub(super) begun_ms: i64,
+    /// To be posted before the end is on disk, so that a crash in between repeats it.
+    owed: Option<Box<Report>>,
+    /// Counts changes, so that a write knows whether it is still the latest.
+    changes: u32,
+    watched: Option<watch::Sender<Progress>>,
+}
+
+/// What is to be written of an entry.
+pub(super) struct Due {
+    pub(super) report: Option<Box<Report>>,
+    pub(super) row: Vec<u8>,
+    /// `None` when ended.
+    pub(super) begun_ms: Option<i64>,
+    changes: u32,
+}
+
+/// All entries in memory.
+#[derive(Default)]
+pub(super) struct Book {
+    entries: HashMap<EntryId, Entry>,
+    by_device: HashMap<EndDevice, BTreeSet<EntryId>>,
+    dirty: HashMap<EndDevice, BTreeSet<EntryId>>,
+    last_order: u64,
+}
+
+impl Entry {
+    fn new(new: &NewEntry, stage: Stage, order: u64, begun_ms: i64) -> Self {
+        Self {
+            device: new.device.clone(),
+            source: new.source,
+            correlation: cut(&new.correlation).into(),
+            f_port: new.f_port,
+            confirmed: new.confirmed,
+            operation: new.operation,
+            stage,
+            order,
+            begun_ms,
+            owed: None,
+            changes: 0,
+            watched: None,
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        match &self.stage {
+            Stage::PutBack | Stage::Pushing => Progress::Pushing,
+            Stage::Queued => Progress::Queued,
+            Stage::Sent => Progress::Sent,
+            Stage::Ended(end) => Progress::Ended(end.clone()),
+        }
+    }
+
+    /// A report that no event gives.
+    fn report(&self, id: EntryId, state: ReportState, reason: Option<String>, at_ms: i64) -> Box<Report> {
+        Box::new(Report {
+            id,
+            device: self.device.clone(),
+            dev_eui: None,
+            source: self.source,
+            correlation: self.correlation.to_string(),
+            state,
+            reason,
+            f_port: self.f_port,
+            f_cnt: None,
+            confirmed: self.confirmed,
+            at_ms,
+        })
+    }
+}
+
+impl Stage {
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::PutBack | Self::Pushing => 0,
+            Self::Queued => 1,
+            Self::Sent => 2,
+            Self::Ended(_) => 3,
+        }
+    }
+
+    /// What an event proves about a downlink.
+    pub(super) fn proven_by(state: DownlinkState, confirmed: bool, error: Option<&str>) -> Self {
+        match state {
+            // Queued anew by The Things Stack: at least it was queued.
+            DownlinkState::Queued | DownlinkState::Invalidated => Self::Queued,
+            DownlinkState::Sent if !confirmed => Self::Ended(End::Sent),
+            // A nack tells that it was sent; The Things Stack tries again.
+            DownlinkState::Sent | DownlinkState::Nack => Self::Sent,
+            DownlinkState::Ack => Self::Ended(End::Acknowledged),
+            DownlinkState::Failed => Self::Ended(End::Failed(cut(error.unwrap_or_default()).to_owned())),
+        }
+    }
+}
+
+impl Book {
+    pub(super) fn get(&self, id: EntryId) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    /// Open entries; one whose end is not yet on disk counts.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What a request that comes (again) finds; `None` if nothing is in memory. A put-back one is new again.
+    pub(super) fn again(&mut self, new: &NewEntry, now_ms: i64) -> Option<Begun> {
+        let entry = self.entries.get_mut(&new.id)?;
+        match &entry.stage {
+            Stage::PutBack => {}
+            Stage::Pushing => return Some(Begun::Unsure),
+            Stage::Queued => return Some(Begun::Queued { sent: false }),
+            Stage::Sent => return Some(Begun::Queued { sent: true }),
+            Stage::Ended(end) => return Some(Begun::Ended(end.clone())),
+        }
+        self.last_order += 1;
+        // The configuration may have changed what the request means.
+        entry.f_port = new.f_port;
+        entry.confirmed = new.confirmed;
+        entry.operation = new.operation;
+        entry.order = self.last_order;
+        entry.begun_ms = now_ms;
+        self.set(new.id, Stage::Pushing);
+        Some(Begun::New)
+    }
+
+    /// Takes in an entry that is not in memory; it is dirty.
+    pub(super) fn enter(&mut self, new: &NewEntry, now_ms: i64) -> Result<(), Unstored> {
+        if self.entries.len() >= MAX_OPEN {
+            return Err(Unstored(format!("{MAX_OPEN} downlinks are open already")));
+        }
+        if self.by_device.get(&new.device).is_some_and(|ids| ids.len() >= MAX_OPEN_PER_DEVICE) {
+            return Err(Unstored(format!("the device has {MAX_OPEN_PER_DEVICE} open downlinks already")));
+        }
+        self.last_order += 1;
+        self.insert(new, Stage::Pushing, self.last_order, now_ms);
+        self.touch(new.id);
+        Ok(())
+    }
+
+    /// Takes in an open entry as it was on disk.
+    pub(super) fn restore(&mut self, kept: row::Kept) {
+        self.last_order = self.last_order.max(kept.order);
+        self.insert(&kept.new, kept.stage, kept.order, kept.begun_ms);
+    }
+
+    fn insert(&mut self, new: &NewEntry, stage: Stage, order: u64, begun_ms: i64) {
+        self.by_device.entry(new.device.clone()).or_default().insert(new.id);
+        self.entries.insert(new.id, Entry::new(new, stage, order, begun_ms));
+    }
+
+    /// Certainly not queued. What proves that it was counts more.
+    pub(super) fn put_back(&mut self, id: EntryId) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && entry.stage == Stage::Pushing
+        {
+            // Nothing to write: a restart looks once more.
+            entry.stage = Stage::PutBack;
+        }
+    }
+
+    /// It is at least as far as `proven`. Never back, and never out of an end. True if it went further.
+    pub(super) fn advance(&mut self, id: EntryId, proven: Stage, now_ms: i64) -> bool {
+        let Some(entry) = self.entries.get(&id) else { return false };
+        let before = entry.stage.rank();
+        if proven.rank() <= before {
+            return false;
+        }
+        let replaces = before == 0 && entry.operation == Operation::Replace;
+        let (device, correlation, order) = (entry.device.clone(), entry.correlation.clone(), entry.order);
+        self.set(id, proven);
+        if replaces {
+            self.displace(&device, order, &format!("replaced by {correlation}"), now_ms);
+        }
+        true
+    }
+
+    /// Ends what waits in the device's queue and was entered before `order`.
+    fn displace(&mut self, device: &EndDevice, order: u64, reason: &str, now_ms: i64) {
+        let queued = |id: &EntryId| {
+            self.entries.get(id).is_some_and(|entry| entry.stage == Stage::Queued && entry.order < order)
+        };
+        let displaced: Vec<EntryId> =
+            self.by_device.get(device).into_iter().flatten().copied().filter(queued).collect();
+        for id in displaced {
+            self.end(id, End::Replaced, ReportState::Replaced, Some(reason.to_owned()), now_ms);
+        }
+    }
+
+    /// The device's queue was emptied by a call of ours.
+    pub(super) fn cleared(&mut self, device: &EndDevice, reason: &str, now_ms: i64) {
+        self.displace(device, u64::MAX, cut(reason), now_ms);
+    }
+
+    /// Never to be queued. Nothing happens when there is proof that it was.
+    pub(super) fn reject(&mut self, id: EntryId, reason: &str, now_ms: i64) {
+        if self.entries.get(&id).is_some_and(|entry| entry.stage.rank() == 0) {
+            let reason = cut(reason).to_owned();
+            self.end(id, End::Rejected(reason.clone()), ReportState::Rejected, Some(reason), now_ms);
+        }
+    }
+
+    /// Ends all that were entered at `begun_ms` or before and are still open.
+    pub(super) fn expire(&mut self, begun_ms: i64, now_ms: i64) {
+        let old = |(id, entry): (&EntryId, &Entry)| {
+            (entry.begun_ms <= begun_ms && entry.stage.rank() < 3).then_some(*id)
+        };
+        let expired: Vec<EntryId> = self.entries.iter().filter_map(old).collect();
+        for id in expired {
+            self.end(id, End::Expired, ReportState::Expired, None, now_ms);
+        }
+    }
+
+    fn end(&mut self, id: EntryId, end: End, state: ReportState, reason: Option<String>, now_ms: i64) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.owed = Some(entry.report(id, state, reason, now_ms));
+            self.set(id, Stage::Ended(end));
+        }
+    }
+
+    fn set(&mut self, id: EntryId, stage: Stage) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.stage = stage;
+            if let Some(watched) = &entry.watched {
+                watched.send_replace(entry.progress());
+            }
+            self.touch(id);
+        }
+    }
+
+    fn touch(&mut self, id: EntryId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.changes = entry.changes.wrapping_add(1);
+            self.dirty.entry(entry.device.clone()).or_default().insert(id);
+        }
+    }
+
+    pub(super) fn watch(&mut self, id: EntryId) -> Option<watch::Receiver<Progress>> {
+        let entry = self.entries.get_mut(&id)?;
+        let progress = entry.progress();
+        Some(entry.watched.get_or_insert_with(|| watch::Sender::new(progress)).subscribe())
+    }
+
+    /// Devices of which something is to be written.
+    pub(super) fn dirty_devices(&self) -> Vec<EndDevice> {
+        self.dirty.keys().cloned().collect()
+    }
+
+    /// What is to be written of a device: the displaced ones first, since the replace that did it may only be on disk
+    /// once they are. Had a crash come in between, its event would displace them again.
+    pub(super) fn dirty(&self, device: &EndDevice) -> (Vec<EntryId>, Vec<EntryId>) {
+        let displaced = |id: &EntryId| {
+            self.entries.get(id).is_some_and(|entry| entry.stage == Stage::Ended(End::Replaced))
+        };
+        self.dirty.get(device).into_iter().flatten().copied().partition(displaced)
+    }
+
+    /// What is to be written of one entry; `None` if nothing is.
+    pub(super) fn due(&self, id: EntryId) -> Option<Due> {
+        let entry = self.entries.get(&id)?;
+        self.dirty.get(&entry.device)?.contains(&id).then(|| Due {
+            report: entry.owed.clone(),
+            row: row::write(entry),
+            begun_ms: (entry.stage.rank() < 3).then_some(entry.begun_ms),
+            changes: entry.changes,
+        })
+    }
+
+    /// The owed report is on disk.
+    pub(super) fn posted(&mut self, id: EntryId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.owed = None;
+        }
+    }
+
+    /// `due` is on disk. An ended entry leaves memory.
+    pub(super) fn stored(&mut self, id: EntryId, due: &Due) {
+        let Some(entry) = self.entries.get(&id).filter(|entry| entry.changes == due.changes) else { return };
+        if entry.stage.rank() == 3 {
+            self.forget(id);
+            return;
+        }
+        let device = entry.device.clone();
+        self.clean(&device, id);
+    }
+
+    pub(super) fn forget(&mut self, id: EntryId) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        self.clean(&entry.device, id);
+        if let Some(ids) = self.by_device.get_mut(&entry.device) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_device.remove(&entry.device);
+            }
+        }
+    }
+
+    fn clean(&mut self, device: &EndDevice, id: EntryId) {
+        if let Some(ids) = self.dirty.get_mut(device) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.dirty.remove(device);
+            }
+        }
+    }
+}
+
+pub(super) fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+}

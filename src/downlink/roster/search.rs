@@ -1,0 +1,131 @@
+//! Searches for devices that their hub refuses: asks the directory anew, with growing waits, few at a time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::Roster;
+use crate::azure::HubDevice;
+use crate::devices::ResolveError;
+use crate::downlink::ports::{Devices, Hubs, Network};
+use crate::downlink::retry::Pace;
+use crate::model::EndDevice;
+
+/// Resolutions under way at once, for all lost devices together: as many as the directory lets ask DPS by default.
+const MAX_RESOLUTIONS: usize = 16;
+/// A device that moved is back within seconds; one whose DPS is down asks every five minutes.
+const PACE: Pace = Pace { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
+
+/// Devices that were lost since the searcher last looked. Each lost member stands here once at most, so this is no
+/// longer than the roster.
+#[derive(Debug, Default)]
+pub(super) struct Searches {
+    lost: Mutex<Vec<EndDevice>>,
+    more: Notify,
+}
+
+impl Searches {
+    pub(super) fn begin(&self, device: EndDevice) {
+        self.list().push(device);
+        self.more.notify_one();
+    }
+
+    fn take(&self) -> Vec<EndDevice> {
+        std::mem::take(&mut *self.list())
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<EndDevice>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One device's search.
+struct Search {
+    device: EndDevice,
+    failures: u32,
+}
+
+type Answer = Result<Arc<HubDevice>, ResolveError>;
+
+impl<D: Devices, N: Network, H: Hubs> Roster<D, N, H> {
+    /// Waits on: devices that are lost, the next due time, resolutions that end. Never ends by itself.
+    pub(super) async fn search(&self) {
+        let mut waiting = Waiting::default();
+        let mut resolutions = FuturesUnordered::new();
+        loop {
+            while resolutions.len() < MAX_RESOLUTIONS
+                && let Some(search) = waiting.take_due(Instant::now())
+            {
+                // An uplink may have found it meanwhile.
+                if self.0.is_lost(&search.device) {
+                    resolutions.push(self.resolve(search));
+                }
+            }
+            let next = waiting.next().filter(|_| resolutions.len() < MAX_RESOLUTIONS);
+            tokio::select! {
+                () = self.0.searches.more.notified() => {
+                    for device in self.0.searches.take() {
+                        waiting.put(Search { device, failures: 1 }, None);
+                    }
+                }
+                Some((search, answer)) = resolutions.next() => self.answered(search, answer, &mut waiting),
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    async fn resolve(&self, search: Search) -> (Search, Answer) {
+        let answer = self.0.devices.resolve(&search.device).await;
+        (search, answer)
+    }
+
+    fn answered(&self, search: Search, answer: Answer, waiting: &mut Waiting) {
+        let Search { device, failures } = search;
+        match answer {
+            Ok(hub_device) => self.0.found(&device, &hub_device),
+            Err(ResolveError::Park { reason, detail }) => self.0.give_up(&device, reason, &detail),
+            Err(ResolveError::Retry { detail, after }) => {
+                debug!(%device, detail, "The device can't be resolved yet.");
+                waiting.put(Search { device, failures: failures.saturating_add(1) }, after);
+            }
+        }
+    }
+}
+
+/// Searches by the time when they are due; the number tells those of one moment apart.
+#[derive(Default)]
+struct Waiting {
+    by_time: BTreeMap<(Instant, u64), Search>,
+    number: u64,
+}
+
+impl Waiting {
+    fn put(&mut self, search: Search, after: Option<Duration>) {
+        self.number += 1;
+        let now = Instant::now();
+        let due = now.checked_add(PACE.wait(search.failures, after)).unwrap_or(now + PACE.longest);
+        self.by_time.insert((due, self.number), search);
+    }
+
+    fn take_due(&mut self, now: Instant) -> Option<Search> {
+        let first = self.by_time.first_entry().filter(|first| first.key().0 <= now)?;
+        Some(first.remove())
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.by_time.keys().next().map(|(due, _)| *due)
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
