@@ -9,6 +9,7 @@ mod config;
 #[cfg(feature = "emulator")]
 mod crash;
 mod devices;
+mod downlink;
 mod dps;
 #[cfg(feature = "emulator")]
 mod emulator_amqp;

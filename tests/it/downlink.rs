@@ -1,0 +1,3 @@
+//! From the cloud to the device: how requests are read, pushed, remembered and reported.
+
+mod ledger;
