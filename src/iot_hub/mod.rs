@@ -10,6 +10,8 @@ mod device;
 mod dial;
 mod error;
 mod event;
+mod inner;
+mod kept;
 mod message;
 mod options;
 mod pool;
