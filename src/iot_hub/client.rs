@@ -17,13 +17,13 @@ use super::device::{self, Slot};
 use super::dial::unreachable_hub;
 use super::error::SendError;
 use super::event::{DeviceEvent, Links};
-use super::inner::{self, Inner, too_late};
+use super::inner::{self, Inner, by_policy, too_late, unauthorized};
+use super::keeper;
 use super::kept::{Kept, Request, Wish, not_among_the_links};
 use super::message::encode;
 use super::options::IotHubOptions;
 use super::shared::Shared;
-use crate::azure::{Credential, HubAddress, HubDevice, Telemetry};
-use crate::model::ParkReason;
+use crate::azure::{HubAddress, HubDevice, Telemetry};
 
 /// Events that wait for their reader; beyond, links wait too.
 const EVENTS_BUFFER: usize = 256;
@@ -106,7 +106,10 @@ impl IotHub {
     }
 
     fn keep(&self, wish: Wish) -> Arc<Kept> {
-        Arc::new(Kept::new(wish))
+        let kept = Arc::new(Kept::new(wish));
+        let keeper = keeper::run(self.inner.clone(), kept.clone());
+        self.inner.shared.tasks.spawn(self.inner.keepers.track_future(keeper));
+        kept
     }
 
     /// Changes reported properties of a device that is kept open with its twin (`null` removes one), and gives their
@@ -206,6 +209,10 @@ impl IotHub {
     pub async fn close(&self) {
         let inner = &self.inner;
         inner.closing.store(true, Ordering::Relaxed);
+        // They send the answers that were given already.
+        inner.leaving.cancel();
+        inner.keepers.close();
+        let kept_in_time = timeout(CLOSE_PATIENCE, inner.keepers.wait()).await.is_ok();
         let sessions = async {
             let slots: Vec<Slot> = inner.slots.iter().map(|slot| slot.value().clone()).collect();
             futures_util::stream::iter(slots)
@@ -214,7 +221,7 @@ impl IotHub {
                 })
                 .await;
         };
-        let in_time = timeout(CLOSE_PATIENCE, sessions).await.is_ok();
+        let in_time = timeout(CLOSE_PATIENCE, sessions).await.is_ok() && kept_in_time;
         let connections = async {
             for pool in inner.pools() {
                 let connections = pool.connections();
@@ -229,16 +236,6 @@ impl IotHub {
         }
         inner.shared.tasks.stop(STOP_PATIENCE).await;
         inner.slots.clear();
+        inner.kept.clear();
     }
-}
-
-fn by_policy(device: &HubDevice) -> bool {
-    match device.credential {
-        Credential::Policy { .. } => true,
-        Credential::Device { .. } => false,
-    }
-}
-
-fn unauthorized(error: &SendError) -> bool {
-    matches!(error, SendError::Reresolve { reason: ParkReason::Unauthorized, .. })
 }

@@ -18,10 +18,12 @@ use super::device::{self, DeviceSession, Held, Slot, SlotRef};
 use super::dial::unreachable_hub;
 use super::error::{RetryReason, SendError};
 use super::event::DeviceEvent;
+use super::hub::Hub;
 use super::kept::Kept;
 use super::pool::Pool;
 use super::shared::Shared;
 use crate::azure::{Credential, HubAddress, HubDevice};
+use crate::model::ParkReason;
 
 /// A device in this process.
 pub(super) type DeviceKey = (HubAddress, Arc<str>);
@@ -41,6 +43,7 @@ pub(super) struct Inner {
     pub(super) keepers: TaskTracker,
     pub(super) leaving: CancellationToken,
     pub(super) closing: AtomicBool,
+    hubs: DashMap<HubAddress, Arc<Hub>>,
     pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
 }
 
@@ -54,6 +57,7 @@ impl Inner {
             keepers: TaskTracker::new(),
             leaving: CancellationToken::new(),
             closing: AtomicBool::new(false),
+            hubs: DashMap::new(),
             pools: Mutex::default(),
         }
     }
@@ -91,6 +95,12 @@ impl Inner {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Pool::new(device.hub.clone(), key.1.clone(), self.shared.clone()));
         pools.entry(key.clone()).or_insert_with(new).clone()
+    }
+
+    /// What is known of a hub.
+    pub(super) fn hub(&self, address: &HubAddress) -> Arc<Hub> {
+        let new = || Arc::new(Hub::new(self.shared.options.attach_rate));
+        self.hubs.entry(address.clone()).or_insert_with(new).clone()
     }
 
     pub(super) fn pools(&self) -> Vec<Arc<Pool>> {
@@ -140,7 +150,13 @@ pub(super) async fn sweep(inner: Weak<Inner>, idle: Duration) {
             inner.slots.iter().map(|slot| (slot.key().clone(), slot.value().clone())).collect();
         for (key, slot) in slots {
             // Somebody is using it.
-            let Ok(held) = slot.try_lock_owned() else { continue };
+            let Ok(mut held) = slot.try_lock_owned() else { continue };
+            if let Some(session) = held.session.as_mut().filter(|session| session.is_kept()) {
+                if session.is_lost() {
+                    inner.shared.tasks.spawn(device::close(held));
+                }
+                continue;
+            }
             if held.used.elapsed() < idle {
                 continue;
             }
@@ -159,4 +175,15 @@ pub(super) async fn sweep(inner: Weak<Inner>, idle: Duration) {
 
 pub(super) fn too_late(detail: &str, device: &HubDevice) -> SendError {
     classify::error(Class::Retry(RetryReason::Timeout, None, false), detail, &device.hub)
+}
+
+pub(super) fn by_policy(device: &HubDevice) -> bool {
+    match device.credential {
+        Credential::Policy { .. } => true,
+        Credential::Device { .. } => false,
+    }
+}
+
+pub(super) fn unauthorized(error: &SendError) -> bool {
+    matches!(error, SendError::Reresolve { reason: ParkReason::Unauthorized, .. })
 }

@@ -83,6 +83,13 @@ impl Kept {
         !state.over && state.edition == edition
     }
 
+    /// Waits until the wish with this number is no longer the one. May be cancelled. For the keeper alone.
+    pub(super) async fn changes(&self, edition: u64) {
+        while self.stands(edition) {
+            self.news.notified().await;
+        }
+    }
+
     /// Replaces the wish. `false` if it has ended already: then a new one must be kept.
     pub(super) fn replace(&self, wish: Wish) -> bool {
         let mut state = self.state();
@@ -102,7 +109,20 @@ impl Kept {
 
     /// Ends the wish for good; reports that wait fail.
     pub(super) fn end(&self) {
-        let mut state = self.state();
+        self.finish(self.state());
+    }
+
+    /// The same, if the wish with this number is still the one.
+    pub(super) fn end_if(&self, edition: u64) -> bool {
+        let state = self.state();
+        let stands = !state.over && state.edition == edition;
+        if stands {
+            self.finish(state);
+        }
+        stands
+    }
+
+    fn finish(&self, mut state: MutexGuard<'_, State>) {
         state.over = true;
         let waiting = std::mem::take(&mut state.requests);
         let hub = state.wish.device.hub.clone();
