@@ -2,12 +2,17 @@
 #![cfg(feature = "emulator")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod cloud_messages;
 mod failures;
 mod hub;
 mod hub_amqp;
+mod inbound_hub;
+mod keeping;
+mod methods;
 mod pooling;
 mod storm;
 mod transports;
+mod twins;
 
 use std::sync::Arc;
 
