@@ -80,9 +80,8 @@ pub(super) fn method_request(message: Received) -> Result<(MessageId, MethodRequ
     let id = id.ok_or("the method call has no correlation-id")?;
     let properties = message.application_properties.map(|all| all.0).unwrap_or_default();
     let name = properties.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("IoThub-methodname"));
-    let name = match name {
-        Some((_, SimpleValue::String(name))) => name,
-        Some(_) | None => return Err("the method call has no IoThub-methodname"),
+    let Some((_, SimpleValue::String(name))) = name else {
+        return Err("the method call has no IoThub-methodname");
     };
     let payload = body(message.body).ok_or("the method call's body is neither data nor text")?;
     Ok((id.clone(), MethodRequest { id: id_text(&id), name, payload }))

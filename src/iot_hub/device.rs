@@ -180,7 +180,7 @@ impl DeviceSession {
         wanted: Links,
         options: &IotHubOptions,
         pool: &Pool,
-    ) -> Result<(OpenLinks, RefusedWays, CancellationToken), SendError> {
+    ) -> Result<(Box<OpenLinks>, RefusedWays, CancellationToken), SendError> {
         self.is_kept = true;
         let connection = &self.seat.connection;
         let lost = connection.lost().clone();

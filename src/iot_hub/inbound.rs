@@ -56,7 +56,7 @@ pub(super) enum Ending {
 
 /// A device's links while they are open.
 pub(super) struct Inbound {
-    pub(super) links: OpenLinks,
+    pub(super) links: Box<OpenLinks>,
     device: Arc<HubDevice>,
     opened: Instant,
     waiting: VecDeque<DeviceEvent>,
@@ -72,7 +72,7 @@ enum News {
 }
 
 impl Inbound {
-    pub(super) fn new(links: OpenLinks, device: Arc<HubDevice>) -> Self {
+    pub(super) fn new(links: Box<OpenLinks>, device: Arc<HubDevice>) -> Self {
         Self { links, device, opened: Instant::now(), waiting: VecDeque::new(), proven: [false; 3] }
     }
 
@@ -101,7 +101,7 @@ impl Inbound {
                 return Ending::Lost { way: Way::Twin, loss };
             }
             let room = self.waiting.len() < MAX_WAITING;
-            let OpenLinks { c2d, methods, twin } = &mut self.links;
+            let OpenLinks { c2d, methods, twin } = &mut *self.links;
             let news = tokio::select! {
                 () = around.leaving.cancelled() => return Ending::Leaving,
                 () = around.ended.cancelled() => return Ending::SessionClosed,
@@ -123,7 +123,11 @@ impl Inbound {
                     News::Twin(news)
                 }
             };
-            if let Err((way, loss)) = self.handle(news, room, around.hub).await {
+            if let News::Nothing = news {
+                continue;
+            }
+            // In a box, as it is large and only needed for a moment.
+            if let Err((way, loss)) = Box::pin(self.handle(news, room, around.hub)).await {
                 return Ending::Lost { way, loss };
             }
         }
@@ -142,7 +146,7 @@ impl Inbound {
     async fn send_reports(&mut self, kept: &Kept) -> Option<Loss> {
         let twin = self.links.twin.as_mut()?;
         while let Some(request) = kept.next_request() {
-            if let Err(loss) = twin.report(request, &self.device).await {
+            if let Err(loss) = Box::pin(twin.report(request, &self.device)).await {
                 return Some(loss);
             }
         }

@@ -73,7 +73,7 @@ struct Task {
     hub: Arc<Hub>,
 }
 
-type Opened = (OpenLinks, RefusedWays, CancellationToken);
+type Opened = (Box<OpenLinks>, RefusedWays, CancellationToken);
 
 impl Keeper {
     /// Opens the links when it is their turn and attends to them until they end. Gives the pause before the next
@@ -170,14 +170,14 @@ impl Keeper {
             }
             match inbound.run(&around).await {
                 Ending::WishChanged => {
-                    inbound.flush().await;
+                    Box::pin(inbound.flush()).await;
                     drop(inbound);
                     close(task, &ended).await;
                     self.failures = 0;
                     return Some(Duration::ZERO);
                 }
                 Ending::Leaving => {
-                    inbound.flush().await;
+                    Box::pin(inbound.flush()).await;
                     return None;
                 }
                 Ending::NoReader => {
@@ -286,7 +286,7 @@ async fn close(task: &Task, ended: &CancellationToken) {
     if !ended.is_cancelled() {
         let held = task.slot.clone().lock_owned().await;
         if !ended.is_cancelled() {
-            device::close(held).await;
+            Box::pin(device::close(held)).await;
         }
     }
 }
@@ -336,4 +336,18 @@ fn note_refusal(task: &Task, way: Way, condition: &Condition) {
 fn pause_after(failures: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
     doubled.min(LONGEST_PAUSE).mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_minutes() {
+        assert!(pause_after(0) <= FIRST_PAUSE);
+        assert!(pause_after(2) >= FIRST_PAUSE * 2);
+        for failures in [11, 31, 32, u32::MAX] {
+            assert!((LONGEST_PAUSE / 2..=LONGEST_PAUSE).contains(&pause_after(failures)), "{failures}");
+        }
+    }
 }

@@ -59,8 +59,8 @@ pub(super) type RefusedWays = Vec<(Way, Condition)>;
 
 impl Opener<'_> {
     /// Attaches the wanted links, one after the other. Not to be cancelled.
-    pub(super) async fn open(mut self, wanted: Links) -> Result<(OpenLinks, RefusedWays), Loss> {
-        let mut links = OpenLinks::default();
+    pub(super) async fn open(mut self, wanted: Links) -> Result<(Box<OpenLinks>, RefusedWays), Loss> {
+        let mut links = Box::<OpenLinks>::default();
         let mut refused = Vec::new();
         if wanted.c2d {
             let opened = self.c2d().await;

@@ -272,8 +272,7 @@ impl Pool {
         let wanted = !connection.is_retired() && self.is_wanted(&state);
         tracing::info!(hub = %self.hub, %error, devices = connection.devices(), "the connection to the hub ended");
         if wanted && !state.connecting && !state.closed {
-            let well = connection.useful_for().is_some_and(|useful| useful >= USEFUL_LIFE)
-                || connection.opened.elapsed() >= SHORT_LIFE;
+            let well = was_well(connection.opened.elapsed(), connection.useful_for());
             state.failures = if well { 0 } else { state.failures.saturating_add(1) };
             state.connecting = true;
             state.down = Some(error);
@@ -322,6 +321,11 @@ pub(super) fn reaching(mut error: SendError, whole_hub: bool) -> SendError {
     error
 }
 
+/// Whether a connection that lived and was of use for so long says that the hub is well.
+fn was_well(lived: Duration, useful: Option<Duration>) -> bool {
+    lived >= SHORT_LIFE || useful.is_some_and(|useful| useful >= USEFUL_LIFE)
+}
+
 /// Doubles with every failure up to the longest, and takes between half and all of it.
 fn pause_after(failures: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
@@ -331,6 +335,13 @@ fn pause_after(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_of_some_use_is_no_failed_attempt_but_one_that_closes_at_once_is() {
+        let seconds = Duration::from_secs;
+        assert!(!was_well(seconds(29), None) && was_well(seconds(30), None));
+        assert!(!was_well(seconds(8), Some(seconds(4))) && was_well(seconds(6), Some(seconds(5))));
+    }
 
     #[test]
     fn pauses_grow_from_quick_to_half_a_minute() {

@@ -8,6 +8,8 @@
 //!   giving credit are steps of their own.
 //! - A wake-up for new credit can be lost: waiting for credit starts anew every few seconds.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 use fe2o3_amqp::connection::{ConnectionHandle, ConnectionStopReason, Error as ConnectionError};
@@ -201,10 +203,15 @@ impl SafeReceiver {
     }
 
     /// Waits for what comes next. May be cancelled.
+    ///
+    /// The crate's own future takes 3 kB, too much for each of many links that mostly wait. So it is made anew for
+    /// each poll, which is as good as cancelling: the link's queue keeps the waker.
     pub(super) async fn recv(&mut self) -> Result<Incoming, Loss> {
+        let Self { receiver, lost } = self;
+        let received = poll_fn(|context| pin!(receiver.recv::<Body<Value>>()).poll(context));
         tokio::select! {
             biased;
-            received = self.receiver.recv::<Body<Value>>() => match received {
+            received = received => match received {
                 Ok(delivery) => {
                     let (info, message) = delivery.into_parts();
                     Ok(Incoming::Message(info, Box::new(message)))
@@ -212,7 +219,7 @@ impl SafeReceiver {
                 Err(RecvError::MessageDecode(error)) => Ok(Incoming::Unreadable(error.info)),
                 Err(error) => Err(of_recv(error)),
             },
-            () = self.lost.cancelled() => Err(Loss::Connection),
+            () = lost.cancelled() => Err(Loss::Connection),
         }
     }
 

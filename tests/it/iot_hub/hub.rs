@@ -62,9 +62,8 @@ pub(super) enum Seen {
     Got {
         message: Box<Message<Body<Value>>>,
     },
-    /// What the client made of a cloud-to-device message: its message-id and the outcome.
+    /// What the client made of a cloud-to-device message: its message-id and outcome.
     Settled {
-        address: String,
         id: String,
         outcome: String,
     },

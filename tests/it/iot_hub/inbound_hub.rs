@@ -194,12 +194,12 @@ impl State {
                 Some(Say::Message(message)) => {
                     let id = message.properties.as_ref().and_then(|properties| properties.message_id.clone());
                     let Ok(outcome) = sender.send_batchable(*message).await else { break };
-                    let (hub, address) = (self.clone(), address.clone());
+                    let hub = self.clone();
                     if let Some(MessageId::String(id)) = id {
                         outcomes.spawn(async move {
                             if let Ok(outcome) = outcome.await {
                                 let outcome = described(&outcome);
-                                hub.note(Seen::Settled { address, id, outcome });
+                                hub.note(Seen::Settled { id, outcome });
                             }
                         });
                     }

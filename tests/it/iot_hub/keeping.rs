@@ -288,3 +288,25 @@ async fn two_hundred_kept_devices_survive_a_hub_that_goes_away_and_comes_back() 
     test_hub.wait(DEVICES, |seen| matches!(seen, Seen::Settled { .. })).await;
     hub.close().await;
 }
+
+#[tokio::test]
+async fn a_device_refused_for_an_old_token_gets_one_fresh_token_before_it_is_lost() {
+    let test_hub = TestHub::start().await;
+    let (hub, mut events) = IotHub::with_events(test_hub.options());
+    let device = by_key(&test_hub, "a");
+    hub.send(&device, &telemetry("t")).await.unwrap();
+    let mut first = true;
+    test_hub.on_attach(move |address| {
+        if address.contains("devicebound") && std::mem::take(&mut first) {
+            Door::Refuse("amqp:unauthorized-access")
+        } else {
+            Door::Open
+        }
+    });
+    hub.keep_open(&device, C2D);
+    test_hub.wait_attached(&c2d_address("a"), 2).await;
+    test_hub.send_c2d("a", "1");
+    next_message(&mut events).await;
+    assert_eq!(test_hub.count(|seen| matches!(seen, Seen::Put { .. })), 2);
+    hub.close().await;
+}

@@ -143,3 +143,39 @@ async fn a_report_that_fails_says_what_to_do() {
     }
     hub.close().await;
 }
+
+#[tokio::test]
+async fn a_twin_over_several_frames_comes_whole() {
+    let test_hub = TestHub::start().await;
+    // Frames hold 64 kB at most.
+    let long = "x".repeat(150_000);
+    let twin = json!({"desired": {"long": long, "$version": 1}, "reported": {"$version": 1}}).to_string();
+    test_hub.on_twin(move |(operation, _)| match operation.as_str() {
+        "GET" => twin_answer(200, None, &twin),
+        other => default_twin(other),
+    });
+    let (hub, mut events) = IotHub::with_events(test_hub.options());
+    hub.keep_open(&by_key(&test_hub, "a"), TWIN);
+    let desired = next_desired(&mut events).await;
+    assert_eq!(desired.properties["long"].as_str().map(str::len), Some(150_000));
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn a_throttled_twin_is_asked_for_again_without_losing_the_links() {
+    let test_hub = TestHub::start().await;
+    let mut failures = 2;
+    test_hub.on_twin(move |(operation, _)| match operation.as_str() {
+        "GET" if failures > 0 => {
+            failures -= 1;
+            twin_answer(503, None, "busy")
+        }
+        other => default_twin(other),
+    });
+    let (hub, mut events) = IotHub::with_events(test_hub.options());
+    hub.keep_open(&by_key(&test_hub, "a"), TWIN);
+    assert_eq!(next_desired(&mut events).await.version, 1);
+    assert_eq!(test_hub.twin_operations("a"), ["PUT", "GET", "GET", "GET"]);
+    assert_eq!(test_hub.attached(&twin_address("a")), 2);
+    hub.close().await;
+}
