@@ -14,7 +14,7 @@ use crate::things_stack::{DownlinkState, Operation};
 
 /// Open entries of one device at most: what The Things Stack queues for a session. IoT Hub holds 50 messages a device.
 const MAX_OPEN_PER_DEVICE: usize = 10_000;
-/// Open entries at most, some 100 MB: four for each of the fifty thousand devices that one instance is made for.
+/// Open entries at most, 75 to 150 MB: four for each of the fifty thousand devices that one instance is made for.
 const MAX_OPEN: usize = 200_000;
 /// Longest text kept of a reason or a correlation, in bytes; IoT Hub's message ids have at most 128.
 const MAX_TEXT_BYTES: usize = 1000;
