@@ -59,9 +59,6 @@ pub enum EmulatorError {
     /// The client for the webhook could not be made.
     #[error("cannot make the HTTP client for the webhook: {0}")]
     HttpClient(String),
-    /// The webhook cannot be used as it is.
-    #[error("cannot use the webhook: {0}; correct --webhook or --webhook-secret-file")]
-    Webhook(String),
     /// The TLS library refuses the certificate.
     #[error("cannot use the TLS certificates: {0}")]
     Tls(#[from] rustls::Error),
@@ -77,7 +74,6 @@ impl EmulatorError {
             | Self::Damaged { .. }
             | Self::Certificate(_)
             | Self::HttpClient(_)
-            | Self::Webhook(_)
             | Self::Tls(_) => false,
         }
     }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::things_stack::Webhook;
 use crate::model::Clock;
 
 /// Most hubs of one emulator: each needs a loopback address of its own, and the certificate names them all.
@@ -31,8 +30,8 @@ pub struct Options {
     /// Whether any valid id is a device of The Things Stack, made with a session at first use. Otherwise devices must
     /// be made, and join, before they have a queue.
     pub things_stack_open: bool,
-    /// Where The Things Stack sends its messages.
-    pub things_stack_webhook: Option<Webhook>,
+    /// How long a webhook may take for its answer. The Things Stack says 5 s.
+    pub webhook_timeout: Duration,
 }
 
 impl Options {
@@ -48,7 +47,7 @@ impl Options {
             dps_retry_after_s: 1,
             things_stack_port: None,
             things_stack_open: true,
-            things_stack_webhook: None,
+            webhook_timeout: Duration::from_secs(5),
         }
     }
 }

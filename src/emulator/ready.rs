@@ -37,7 +37,7 @@ pub struct Ready {
     /// Its API key with all rights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub things_stack_api_key: Option<String>,
-    /// Where it sent its messages when `ready.json` was written.
+    /// Where it sends its messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub things_stack_webhook: Option<String>,
 }

@@ -72,7 +72,7 @@ impl Emulator {
         ));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let guard = stop.clone().drop_guard();
-        let choices = (options.things_stack_open, options.things_stack_webhook);
+        let choices = (options.things_stack_open, options.webhook_timeout);
         let start = |bound| {
             things_stack::Running::start(&dir, bound, choices, options.clock.clone(), (&tasks, &stop))
         };
@@ -88,9 +88,7 @@ impl Emulator {
             webhook_url: None,
             things_stack_url: stack.map(|stack| stack.url().to_owned()),
             things_stack_api_key: stack.map(|stack| stack.api_key().to_owned()),
-            things_stack_webhook: stack
-                .and_then(|stack| stack.webhook())
-                .map(|webhook| webhook.url.to_string()),
+            things_stack_webhook: None,
         };
         let saver = Arc::new(Saver::new(&dir, hubs.clone(), Arc::clone(&dps), saved));
         saver.save()?;

@@ -12,7 +12,6 @@ use super::downlink::Downlink;
 use super::keys::Right;
 use super::name::DeviceName;
 use super::network_server;
-use super::outbox;
 use super::refusal::{AS_WEB, Code, EMULATOR, Refusal, json_reply, with_status};
 use super::request;
 use super::stack::ThingsStack;
@@ -135,7 +134,7 @@ pub(super) async fn answer(
             let items = request::downlinks(body, stack.now_ms())?;
             if let Some(told) = stack.push(&device, items, operation)? {
                 // A webhook that fails or is slow does not fail the push.
-                _ = tokio::time::timeout(outbox::TIMEOUT, told).await;
+                _ = tokio::time::timeout(stack.webhook_timeout(), told).await;
             }
             Ok(reply::empty(StatusCode::OK))
         }

@@ -1,6 +1,6 @@
 //! Sends messages to the webhook: in order for one device, many devices at once, at most once each.
 //!
-//! Knows no device state. Each message is posted, answered or not within five seconds, and forgotten; a log remembers
+//! Knows no device state. Each message is posted, answered or not in the time it has, and forgotten; a log remembers
 //! the latest.
 
 use std::collections::{HashMap, VecDeque};
@@ -17,8 +17,6 @@ use super::name::DeviceName;
 use super::webhook::Webhook;
 use crate::net::tls;
 
-/// As the real one's time-out of a webhook.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Posts under way at once.
 const PARALLEL: usize = 256;
 /// Messages that wait; more are dropped, as from the real one's full pool. One push of a full queue fits.
@@ -96,6 +94,7 @@ pub(super) struct Outbox {
     http: reqwest::Client,
     /// The Things Stack's own URL.
     base: String,
+    timeout: Duration,
     state: Mutex<State>,
     places: Semaphore,
     changed: watch::Sender<u64>,
@@ -107,7 +106,7 @@ impl Outbox {
     /// # Errors
     /// In words: the HTTP client could not be made.
     pub(super) fn new(
-        base: String,
+        (base, timeout): (String, Duration),
         changed: watch::Sender<u64>,
         (tasks, stop): (TaskTracker, CancellationToken),
     ) -> Result<Self, String> {
@@ -118,12 +117,17 @@ impl Outbox {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(config.as_ref().clone())
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT)
+            .timeout(timeout)
             .no_proxy()
             .build()
             .map_err(|error| error.to_string())?;
         let (state, places) = (Mutex::default(), Semaphore::new(PARALLEL));
-        Ok(Self { http, base, state, places, changed, tasks, stop })
+        Ok(Self { http, base, timeout, state, places, changed, tasks, stop })
+    }
+
+    /// How long the webhook may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     pub(super) fn set_webhook(&self, webhook: Option<Webhook>) {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,6 @@ use super::saved::{Saved, Saver};
 use super::serve;
 use super::stack::ThingsStack;
 use super::up::Stamps;
-use super::webhook::Webhook;
 use crate::model::Clock;
 
 /// Connections at once.
@@ -35,20 +35,18 @@ impl Running {
     pub(in super::super) fn start(
         dir: &Path,
         bound: Bound,
-        (open, webhook): (bool, Option<Webhook>),
+        (open, webhook_timeout): (bool, Duration),
         clock: Clock,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) -> Result<Self, EmulatorError> {
         let url = format!("http://localhost:{}", bound.port);
         let changed = watch::channel(0).0;
-        let outbox = Outbox::new(url.clone(), changed.clone(), (tasks.clone(), stop.clone()))
-            .map_err(EmulatorError::HttpClient)?;
+        let outbox =
+            Outbox::new((url.clone(), webhook_timeout), changed.clone(), (tasks.clone(), stop.clone()))
+                .map_err(EmulatorError::HttpClient)?;
         let saved = Saved::load(dir)?;
         let stack =
             Arc::new(ThingsStack::new(url, open, saved, Stamps::new(clock), Arc::new(outbox), changed));
-        if webhook.is_some() {
-            stack.set_webhook(webhook).map_err(|refusal| EmulatorError::Webhook(refusal.to_string()))?;
-        }
         let saver = Arc::new(Saver::new(dir, Arc::clone(&stack)));
         saver.save()?;
         tasks.spawn(Arc::clone(&saver).run(stop.clone()));

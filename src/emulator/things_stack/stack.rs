@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
@@ -296,6 +297,11 @@ impl ThingsStack {
     /// Takes the fault for a call.
     pub(super) fn take_fault(&self, writes: bool) -> Option<Fault> {
         self.lock().faults.take(writes)
+    }
+
+    /// How long the webhook may take for its answer.
+    pub(super) fn webhook_timeout(&self) -> Duration {
+        self.outbox.timeout()
     }
 
     /// The time in milliseconds since 1970 UTC.
