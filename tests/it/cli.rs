@@ -89,6 +89,8 @@ fn wrong_arguments_end_with_2_and_a_hint() {
     assert!(stderr(&output).contains("check-config"), "{}", stderr(&output));
     for arguments in [
         &["emulate", "--hubs", "0"][..],
+        &["emulate", "--webhook-secret-file", "secret"],
+        &["emulate", "--webhook", "no url"],
         &["replay", "x.json"],
         &["spool", "discard"],
         &["spool", "discard", "--all", "7"],

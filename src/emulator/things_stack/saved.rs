@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,8 @@ use super::stack::ThingsStack;
 const FILE: &str = "things_stack.json";
 /// Changes within this time are written together; a thousand devices' queues are some hundred kilobytes.
 const GATHER: Duration = Duration::from_millis(500);
+/// A write is followed by a pause this many times as long, so that many devices don't cost a core.
+const PAUSE_FACTOR: u32 = 20;
 
 /// The file's content.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,16 +67,19 @@ impl Saver {
     /// Waits on: a change of the state, the end. The last write is the caller's.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut dirty = self.stack.dirty();
+        let mut pause = GATHER;
         loop {
             tokio::select! {
                 _ = dirty.changed() => {}
                 () = stop.cancelled() => return,
             }
-            if tokio::time::timeout(GATHER, stop.cancelled()).await.is_ok() {
+            if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {
                 return;
             }
             dirty.mark_unchanged();
+            let began = Instant::now();
             self.save_or_warn().await;
+            pause = GATHER.max(began.elapsed() * PAUSE_FACTOR);
         }
     }
 
