@@ -24,7 +24,9 @@ mod payloads;
 mod pump;
 mod replay;
 mod spool;
+mod things_stack;
 mod traps;
+mod twin_reports;
 mod webhook;
 #[cfg(feature = "emulator")]
 mod world;
