@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
 
 mod api;
+mod connector;
 mod control;
 mod faults;
 mod life_cycle;
