@@ -32,7 +32,7 @@ use crate::model::Clock;
 /// Largest request body: a direct method's payload has up to 128 KB, and there is some JSON around it.
 const MAX_BODY_BYTES: usize = 160 * 1024;
 /// Time for a request's head, and the longest silence of a kept-alive connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -116,7 +116,7 @@ fn named_hub(hubs: &[Arc<Hub>], request: &Request<Incoming>) -> Option<Arc<Hub>>
 }
 
 /// The path's segments, each percent-decoded once. A slash at the end counts for nothing.
-fn segments(path: &str) -> Option<Vec<String>> {
+pub(super) fn segments(path: &str) -> Option<Vec<String>> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = path.strip_suffix('/').unwrap_or(path);
     let decode = |segment| percent_decode_str(segment).decode_utf8().ok().map(String::from);

@@ -1,6 +1,6 @@
-//! An IoT Hub and a DPS to run and test against, written from the protocol facts.
+//! An IoT Hub, a DPS and a small Things Stack to run and test against, written from the protocol facts.
 //!
-//! Knows none of `azure`, `iot_hub`, `devices`: if both sides shared code, a wrong SAS token would pass.
+//! Knows none of `azure`, `iot_hub`, `devices`, `things_stack` of the connector: if both sides shared code, a wrong SAS token would pass.
 
 mod amqp;
 mod certificates;
@@ -30,6 +30,7 @@ mod reply;
 mod running;
 mod sas;
 mod saved;
+pub mod things_stack;
 mod twin;
 mod twin_limits;
 mod twin_table;

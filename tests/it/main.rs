@@ -16,6 +16,8 @@ mod emulator_amqp;
 #[cfg(feature = "emulator")]
 mod emulator_https;
 #[cfg(feature = "emulator")]
+mod emulator_things_stack;
+#[cfg(feature = "emulator")]
 mod end_to_end;
 mod iot_hub;
 mod messages;
