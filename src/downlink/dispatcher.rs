@@ -8,7 +8,6 @@
 //! 429, desired properties wait.
 
 mod lane;
-mod merge;
 mod places;
 
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -6,6 +6,7 @@
 //! request may come again: there `begin` and late events find it.
 
 mod book;
+mod lookup;
 mod row;
 mod upkeep;
 

@@ -2,10 +2,15 @@
 //!
 //! Knows no AMQP and no HTTP.
 
+mod attempt;
 mod cloud_messages;
+mod commands;
+mod desired;
 mod dispatcher;
 mod entry;
 mod ledger;
+mod merge;
+mod methods;
 pub mod ports;
 mod report;
 mod retry;
@@ -13,8 +18,11 @@ mod roster;
 pub mod translate;
 
 pub use cloud_messages::{CloudMessages, LOCK_MARGIN, MAX_ABANDONS};
+pub use commands::MethodsAndDesired;
+pub use desired::{DesiredFlow, DesiredParts};
 pub use dispatcher::{Dispatcher, MAX_METHODS};
 pub use entry::{Begun, End, EntryId, NewEntry, Progress, Source};
 pub use ledger::{Ledger, NAMESPACE};
+pub use methods::Methods;
 pub use report::{Report, ReportState};
 pub use roster::Roster;

@@ -11,9 +11,6 @@ use crate::azure::Telemetry;
 use crate::model::{EndDevice, hex, iso_utc};
 use crate::things_stack::DownlinkState;
 
-/// What a stored report begins with: RFC 7464's record separator, which no JSON text begins with. A body that the
-/// webhook took is JSON, so nobody can post one that passes for a report.
-const MARK: u8 = 0x1e;
 /// The version of the stored form.
 const VERSION: u32 = 1;
 /// `kind` in application properties, `Kind` in the body.
@@ -132,10 +129,10 @@ impl Report {
         key
     }
 
-    /// As it waits to be sent: a mark that no webhook body can begin with, then JSON.
+    /// As it waits to be sent among messages of The Things Stack: JSON whose first key is none of theirs.
     pub fn to_stored(&self) -> Bytes {
         let stored = Stored {
-            v: VERSION,
+            version: VERSION,
             id: self.id.to_string(),
             device: self.device.key().into(),
             dev_eui: self.dev_eui.clone(),
@@ -148,17 +145,14 @@ impl Report {
             confirmed: self.confirmed,
             at_ms: self.at_ms,
         };
-        let mut text = vec![MARK];
-        serde_json::to_writer(&mut text, &stored)
-            .expect("a struct of texts and numbers is always JSON, and a Vec takes it");
-        text.into()
+        serde_json::to_vec(&stored).expect("a struct of texts and numbers is always JSON").into()
     }
 
-    /// Reads back [`Report::to_stored`]. `None` if it is no report, or none that this version can read.
+    /// Reads back [`Report::to_stored`]. `None` if it is no report, or none that this version can read. Whoever sends it
+    /// checks that it came from its own device's lane.
     pub fn from_stored(stored: &[u8]) -> Option<Self> {
-        let json = stored.strip_prefix(&[MARK])?;
-        let stored: Stored =
-            serde_json::from_slice(json).ok().filter(|stored: &Stored| stored.v == VERSION)?;
+        let stored: Stored = serde_json::from_slice(stored).ok()?;
+        (stored.version == VERSION).then_some(())?;
         Some(Self {
             id: EntryId::from_hex(&stored.id)?,
             device: EndDevice::from_key(&stored.device)?,
@@ -219,9 +213,13 @@ impl Report {
     }
 }
 
+/// The stored form. A message of The Things Stack has its kind as a key and so never passes for this: other keys than
+/// these are refused. And of a kind that it does not know, the webhook keeps nothing.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Stored {
-    v: u32,
+    #[serde(rename = "tti_connector_downlink_report")]
+    version: u32,
     id: String,
     device: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,7 +16,7 @@ mod rules;
 
 use crate::things_stack::{ClassBC, Downlink, Operation, Payload, Priority};
 
-pub use desired::desired_property;
+pub use desired::{desired_property, is_desired_property};
 pub use invalid::Invalid;
 pub use message::cloud_message;
 pub use method::{MethodCall, Wait, downlink_method, named_method};

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::merge::merge;
 use crate::azure::{Desired, HubDevice};
 use crate::downlink::cloud_messages::CloudJob;
+use crate::downlink::merge::merge;
 
 /// Messages of one device that wait behind another: what the hub keeps for it. More would be repetitions.
 const MAX_QUEUED: usize = 50;

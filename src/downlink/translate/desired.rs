@@ -79,3 +79,8 @@ fn some_port(field: &str, value: &Value) -> Result<Option<u8>, Invalid> {
     }
     fields::port(field, value).map(Some)
 }
+
+/// Whether a desired property of this name is for downlinks.
+pub fn is_desired_property(name: &str, rules: &ApplicationRules) -> bool {
+    matches!(name, DECODED | RAW) || rules.property(name).is_some()
+}

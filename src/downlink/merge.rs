@@ -20,11 +20,16 @@ pub(super) fn merge(earlier: Option<Desired>, later: Desired) -> Desired {
 
 /// A twin's patch. In a whole, `null` removes; in another patch it stays, to remove later. Nested no deeper than JSON
 /// is read.
-fn apply(to: &mut Map<String, Value>, patch: Map<String, Value>, keeps_null: bool) {
+pub(super) fn apply(to: &mut Map<String, Value>, patch: Map<String, Value>, keeps_null: bool) {
     for (name, value) in patch {
         match (to.get_mut(&name), value) {
             (_, Value::Null) if !keeps_null => _ = to.remove(&name),
             (Some(Value::Object(old)), Value::Object(new)) => apply(old, new, keeps_null),
+            (_, Value::Object(new)) if !keeps_null => {
+                let mut whole = Map::new();
+                apply(&mut whole, new, keeps_null);
+                to.insert(name, Value::Object(whole));
+            }
             (_, value) => _ = to.insert(name, value),
         }
     }
@@ -44,8 +49,10 @@ mod tests {
     #[test]
     fn a_patch_changes_what_it_names_and_removes_what_it_nulls() {
         let whole = desired(3, json!({ "a": 1, "b": { "c": 2, "d": 3 }, "e": 4 }), true);
-        let merged =
-            merge(Some(whole), desired(4, json!({ "b": { "d": 5 }, "e": null, "f": {"g": 6} }), false));
+        let merged = merge(
+            Some(whole),
+            desired(4, json!({ "b": { "d": 5 }, "e": null, "f": {"g": 6, "h": null} }), false),
+        );
         assert_eq!(merged, desired(4, json!({ "a": 1, "b": { "c": 2, "d": 5 }, "f": {"g": 6} }), true));
     }
 

@@ -1,0 +1,24 @@
+//! Asks the ledger about one entry without entering anything.
+
+use super::book::Stage;
+use super::{Ledger, Outbox, Store, Unstored};
+use crate::downlink::{EntryId, Progress};
+
+impl<S: Store, O: Outbox> Ledger<S, O> {
+    /// How far an entry is, open or ended. `None` when it is not known, or no longer.
+    ///
+    /// # Errors
+    /// The store can't be read; try again.
+    pub async fn progress(&self, id: EntryId) -> Result<Option<Progress>, Unstored> {
+        let open = self.book().watch(id).map(|progress| progress.borrow().clone());
+        if open.is_some() {
+            return Ok(open);
+        }
+        Ok(self.kept(id).await?.map(|kept| match kept.stage {
+            Stage::PutBack | Stage::Pushing => Progress::Pushing,
+            Stage::Queued => Progress::Queued,
+            Stage::Sent => Progress::Sent,
+            Stage::Ended(end) => Progress::Ended(end),
+        }))
+    }
+}
