@@ -178,6 +178,7 @@ impl Vitals {
             devices_known: self.directory.len() as u64,
             devices_connected: hubs.devices as u64,
             hub_connections: hubs.connections as u64,
+            ..Snapshot::default()
         }
     }
 }
