@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
 use crate::model::{ParkReason, Secret};
@@ -96,6 +96,16 @@ pub struct DemoArgs {
     pub https_port: u16,
 }
 
+/// A hub's tier, as `--tier` names it.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TierArg {
+    /// Everything
+    #[default]
+    Standard,
+    /// Telemetry and registry only
+    Basic,
+}
+
 /// `emulate`
 #[derive(Args, Clone, Debug)]
 pub struct EmulateArgs {
@@ -111,6 +121,9 @@ pub struct EmulateArgs {
     /// Hubs that the Device Provisioning Service spreads devices over, evenly
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub hubs: u16,
+    /// Tier of the hubs; Azure's basic one has no cloud-to-device messages, direct methods and twins
+    #[arg(long, value_enum, value_name = "TIER", default_value_t)]
+    pub tier: TierArg,
 }
 
 /// `replay`

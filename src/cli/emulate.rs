@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
-use super::args::EmulateArgs;
+use super::args::{EmulateArgs, TierArg};
 use super::{CliError, Exit, print};
-use crate::emulator::{Emulator, EmulatorError, Options, Ready};
+use crate::emulator::{Emulator, EmulatorError, Options, Ready, Tier};
 
 /// A folder that the user named, or a temporary one that goes with the process.
 pub(super) enum Folder {
@@ -45,6 +45,10 @@ pub(super) async fn emulate(args: EmulateArgs, stop: CancellationToken) -> Resul
         amqp_port: args.amqp_port,
         https_port: args.https_port,
         hubs: usize::from(args.hubs),
+        tier: match args.tier {
+            TierArg::Standard => Tier::Standard,
+            TierArg::Basic => Tier::Basic,
+        },
         ..Options::new(folder.path())
     };
     let emulator = Emulator::start(options).await.map_err(failed)?;

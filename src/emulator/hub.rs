@@ -14,6 +14,7 @@ use super::event::Event;
 use super::partition::Partition;
 use super::presence::{Cut, Presence};
 use super::sas::{Token, TokenError};
+use super::tier::Tier;
 use crate::model::Clock;
 
 /// Partitions of the Event Hub-compatible endpoint, as a new IoT Hub has.
@@ -25,6 +26,7 @@ pub struct Hub {
     host: String,
     clock: Clock,
     created_ms: i64,
+    tier: Tier,
     policies: BTreeMap<&'static str, String>,
     state: Mutex<State>,
     presence: Mutex<Presence>,
@@ -67,6 +69,7 @@ impl Hub {
             host: host.into(),
             created_ms: clock.now_ms(),
             clock,
+            tier: Tier::default(),
             policies: POLICIES.into_iter().map(|name| (name, key(name))).collect(),
             state: Mutex::new(State {
                 devices: devices.into_iter().map(|device| (device.device_id.clone(), device)).collect(),
@@ -77,6 +80,17 @@ impl Hub {
             arrived: watch::channel(0).0,
             registry_version: watch::channel(0).0,
         }
+    }
+
+    /// The same hub of another tier; standard unless said.
+    #[must_use]
+    pub fn with_tier(self, tier: Tier) -> Self {
+        Self { tier, ..self }
+    }
+
+    /// What it can do.
+    pub fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// Its host name, without port.

@@ -24,6 +24,7 @@ mod reply;
 mod running;
 mod sas;
 mod saved;
+mod tier;
 mod websocket;
 
 pub use amqp::{AmqpOptions, EVENT_HUB_NAME, serve as serve_amqp};
@@ -37,3 +38,4 @@ pub use ready::{Ready, ReadyHub};
 pub use registration::{Calls, Failure, Refusal, Registration, RegistrationStatus};
 pub use running::Emulator;
 pub use sas::{Token, TokenError};
+pub use tier::Tier;

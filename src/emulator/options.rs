@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::tier::Tier;
 use crate::model::Clock;
 
 /// Most hubs of one emulator: each needs a loopback address of its own, and the certificate names them all.
@@ -19,6 +20,8 @@ pub struct Options {
     pub https_port: u16,
     /// Number of hubs, 1 to 16.
     pub hubs: usize,
+    /// What the hubs can do. Azure's basic tier has no cloud-to-device messages, methods and twins.
+    pub tier: Tier,
     /// The time in which tokens expire and messages arrive. Certificates live in the machine's own time.
     pub clock: Clock,
     /// How long DPS works on an assignment, so that a client has to poll.
@@ -35,6 +38,7 @@ impl Options {
             amqp_port: 5671,
             https_port: 8443,
             hubs: 1,
+            tier: Tier::Standard,
             clock: Clock::system(),
             dps_work: Duration::from_millis(100),
             dps_retry_after_s: 1,

@@ -89,6 +89,7 @@ fn wrong_arguments_end_with_2_and_a_hint() {
     assert!(stderr(&output).contains("check-config"), "{}", stderr(&output));
     for arguments in [
         &["emulate", "--hubs", "0"][..],
+        &["emulate", "--tier", "free"],
         &["replay", "x.json"],
         &["spool", "discard"],
         &["spool", "discard", "--all", "7"],

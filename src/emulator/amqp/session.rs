@@ -23,6 +23,7 @@ use super::position::Position;
 use super::reader::Reader;
 use super::refusal::Refusal;
 use super::{cbs, management, reader, replies, telemetry};
+use crate::emulator::Tier;
 use crate::emulator::hub::PARTITIONS;
 
 /// The builder's type when no terminus is made on demand.
@@ -155,8 +156,16 @@ fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, 
             let position = Position::of_filters(filters).map_err(Refusal::Invalid)?;
             Ok(Purpose::Reader(Reader::new(&connection.hub, partition, &position)))
         }
-        (Address::NotYet(what), _) => Err(Refusal::NotYet(what)),
+        (Address::NotYet(what), _) => standard(connection, what).and(Err(Refusal::NotYet(what))),
         (Address::Telemetry(_) | Address::Partition(_) | Address::Unknown, _) => Err(unknown()),
+    }
+}
+
+/// Refuses what a hub of the basic tier does not have.
+fn standard(connection: &Connection, what: &'static str) -> Result<(), Refusal> {
+    match connection.hub.tier() {
+        Tier::Standard => Ok(()),
+        Tier::Basic => Err(Refusal::Tier(what)),
     }
 }
 
