@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::{broadcast, watch};
 
+use super::cloud_messages::{CloudMessages, CloudSettings};
 use super::device::{Device, DeviceStatus, RegistryError};
 use super::event::Event;
 use super::partition::Partition;
@@ -30,6 +31,7 @@ pub struct Hub {
     policies: BTreeMap<&'static str, String>,
     state: Mutex<State>,
     presence: Mutex<Presence>,
+    pub(super) cloud: CloudMessages,
     changes: broadcast::Sender<HubChange>,
     arrived: watch::Sender<u64>,
     registry_version: watch::Sender<u64>,
@@ -76,6 +78,7 @@ impl Hub {
                 partitions: (0..PARTITIONS).map(|_| Partition::default()).collect(),
             }),
             presence: Mutex::default(),
+            cloud: CloudMessages::default(),
             changes: broadcast::channel(1024).0,
             arrived: watch::channel(0).0,
             registry_version: watch::channel(0).0,
@@ -86,6 +89,12 @@ impl Hub {
     #[must_use]
     pub fn with_tier(self, tier: Tier) -> Self {
         Self { tier, ..self }
+    }
+
+    /// The same hub, without messages, that treats them otherwise.
+    #[must_use]
+    pub fn with_cloud(self, settings: CloudSettings) -> Self {
+        Self { cloud: CloudMessages::with(settings), ..self }
     }
 
     /// What it can do.
@@ -259,6 +268,7 @@ impl Hub {
         drop(state);
         self.registry_version.send_modify(|version| *version += 1);
         self.cut_device(id, Cut::Deleted);
+        self.forget_cloud_messages(id);
         _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
         Ok(())
     }

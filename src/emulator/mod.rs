@@ -4,6 +4,7 @@
 
 mod amqp;
 mod certificates;
+mod cloud_messages;
 mod device;
 mod dps;
 mod dps_wire;
@@ -28,6 +29,9 @@ mod tier;
 mod websocket;
 
 pub use amqp::{AmqpOptions, EVENT_HUB_NAME, serve as serve_amqp};
+pub use cloud_messages::{
+    Ack, CloudMessage, CloudRefusal, CloudSettings, DeadLetter, Fate, FeedbackRecord, Queued,
+};
 pub use device::{Device, DeviceStatus, RegistryError};
 pub use dps::Dps;
 pub use error::EmulatorError;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cloud_messages::CloudSettings;
 use super::tier::Tier;
 use crate::model::Clock;
 
@@ -22,6 +23,8 @@ pub struct Options {
     pub hubs: usize,
     /// What the hubs can do. Azure's basic tier has no cloud-to-device messages, methods and twins.
     pub tier: Tier,
+    /// Locks, times to live and feedback of cloud-to-device messages.
+    pub cloud: CloudSettings,
     /// The time in which tokens expire and messages arrive. Certificates live in the machine's own time.
     pub clock: Clock,
     /// How long DPS works on an assignment, so that a client has to poll.
@@ -39,6 +42,7 @@ impl Options {
             https_port: 8443,
             hubs: 1,
             tier: Tier::Standard,
+            cloud: CloudSettings::default(),
             clock: Clock::system(),
             dps_work: Duration::from_millis(100),
             dps_retry_after_s: 1,

@@ -1,12 +1,16 @@
-//! The AMQP 1.0 side of the emulated hub: devices send telemetry, readers fetch it as from an Event Hub.
+//! The AMQP 1.0 side of the emulated hub: devices send telemetry, readers fetch it as from an Event
+//! Hub, services send cloud-to-device messages that devices answer, and fetch feedback.
 //!
 //! Decisions (addresses, tokens, batches, filters) are pure and stand in files of their own; `serve`, `session` and
 //! the link files act on them. Knows neither TLS nor WebSocket: the caller hands over a plain byte stream.
 
 mod address;
 mod cbs;
+mod cloud_messages;
+mod cloud_send;
 mod connection;
 mod credentials;
+mod feedback;
 mod incoming;
 mod management;
 mod options;

@@ -22,7 +22,7 @@ use super::connection::{Connection, HeldDevice, LinkPlace};
 use super::position::Position;
 use super::reader::Reader;
 use super::refusal::Refusal;
-use super::{cbs, management, reader, replies, telemetry};
+use super::{cbs, cloud_messages, cloud_send, feedback, management, reader, replies, telemetry};
 use crate::emulator::Tier;
 use crate::emulator::hub::PARTITIONS;
 
@@ -71,6 +71,10 @@ enum Purpose {
     ManagementReplies,
     Telemetry(HeldDevice),
     Reader(Reader),
+    CloudMessages(HeldDevice),
+    CloudSend,
+    Feedback,
+    FileNotifications,
 }
 
 /// Attaches a link and gives it its task. False if the session can't go on: the crate tells links apart by name
@@ -85,7 +89,9 @@ async fn take_in<R>(
 ) -> bool {
     let purpose = purpose_of(&attach, connection);
     let reply_address = target_address(&attach);
-    let link = match acceptor(connection).accept_incoming_attach(completed(attach), session).await {
+    let settling = settling_of(&purpose);
+    let acceptor = acceptor(connection, settling);
+    let link = match acceptor.accept_incoming_attach(completed(attach, settling), session).await {
         Ok(link) => link,
         Err(
             AcceptorAttachError::LocalSender(SenderAttachError::DuplicatedLinkName)
@@ -127,6 +133,14 @@ async fn take_in<R>(
             (Purpose::Reader(reader), LinkEndpoint::Sender(link)) => {
                 reader::serve(link, connection, reader).await;
             }
+            (Purpose::CloudMessages(device), LinkEndpoint::Sender(link)) => {
+                cloud_messages::serve(link, connection, device).await;
+            }
+            (Purpose::CloudSend, LinkEndpoint::Receiver(link)) => cloud_send::serve(link, connection).await,
+            (Purpose::Feedback, LinkEndpoint::Sender(link)) => feedback::serve(link, connection).await,
+            (Purpose::FileNotifications, LinkEndpoint::Sender(link)) => {
+                feedback::serve_file_notifications(link, connection).await;
+            }
             (_, link) => refuse(link, &Refusal::NoNode(String::new())).await,
         }
     });
@@ -156,9 +170,28 @@ fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, 
             let position = Position::of_filters(filters).map_err(Refusal::Invalid)?;
             Ok(Purpose::Reader(Reader::new(&connection.hub, partition, &position)))
         }
+        (Address::CloudMessages(device_id), Role::Receiver) => {
+            standard(connection, "cloud-to-device messages")?;
+            connection.admit(&device_id).map(Purpose::CloudMessages)
+        }
+        (Address::CloudSend, Role::Sender) => service(connection, Purpose::CloudSend),
+        (Address::Feedback, Role::Receiver) => service(connection, Purpose::Feedback),
+        (Address::FileNotifications, Role::Receiver) => service(connection, Purpose::FileNotifications),
         (Address::NotYet(what), _) => standard(connection, what).and(Err(Refusal::NotYet(what))),
         (Address::Telemetry(_) | Address::Partition(_) | Address::Unknown, _) => Err(unknown()),
+        (Address::CloudMessages(_) | Address::CloudSend, _) => Err(unknown()),
+        (Address::Feedback | Address::FileNotifications, _) => Err(unknown()),
     }
+}
+
+/// A link of cloud-to-device messages for a service, if the peer is one.
+fn service(connection: &Connection, purpose: Purpose) -> Result<Purpose, Refusal> {
+    standard(connection, "cloud-to-device messages")?;
+    if connection.may_serve() {
+        return Ok(purpose);
+    }
+    let text = "this needs a token of policy service or iothubowner for the whole hub on this connection";
+    Err(Refusal::Unauthorized(text.to_owned()))
 }
 
 /// Refuses what a hub of the basic tier does not have.
@@ -169,14 +202,43 @@ fn standard(connection: &Connection, what: &'static str) -> Result<(), Refusal> 
     }
 }
 
-/// The link's own acceptor: settled when we send, settled on our answer when we receive. So nothing piles up
-/// because a peer leaves deliveries open.
-fn acceptor(connection: &Connection) -> PlainLinkAcceptor {
+/// Who settles the deliveries of a link.
+#[derive(Clone, Copy)]
+enum Settling {
+    /// We: settled when we send, settled on our answer when we receive. So nothing piles up because a peer leaves
+    /// deliveries open.
+    Ours,
+    /// The peer, by its answer to what we send. One that settles second gets our settling disposition from the crate.
+    Peers,
+}
+
+fn settling_of(purpose: &Result<Purpose, Refusal>) -> Settling {
+    match purpose {
+        Ok(Purpose::CloudMessages(_) | Purpose::Feedback) => Settling::Peers,
+        Ok(
+            Purpose::CbsRequests
+            | Purpose::CbsReplies
+            | Purpose::ManagementRequests
+            | Purpose::ManagementReplies
+            | Purpose::Telemetry(_)
+            | Purpose::Reader(_)
+            | Purpose::CloudSend
+            | Purpose::FileNotifications,
+        )
+        | Err(_) => Settling::Ours,
+    }
+}
+
+/// The link's own acceptor.
+fn acceptor(connection: &Connection, settling: Settling) -> PlainLinkAcceptor {
     // pyamqp reads performatives by index; a last field that is there keeps the others from being left out.
     let mut properties = Fields::new();
     properties.insert(Symbol::from("product"), Value::from("tti-connector emulator"));
     LinkAcceptor::builder()
-        .supported_receiver_settle_modes(SupportedReceiverSettleModes::First)
+        .supported_receiver_settle_modes(match settling {
+            Settling::Ours => SupportedReceiverSettleModes::First,
+            Settling::Peers => SupportedReceiverSettleModes::Both,
+        })
         .fallback_receiver_settle_mode(ReceiverSettleMode::First)
         .supported_sender_settle_modes(SupportedSenderSettleModes::All)
         .fallback_sender_settle_mode(SenderSettleMode::Settled)
@@ -188,7 +250,7 @@ fn acceptor(connection: &Connection) -> PlainLinkAcceptor {
 }
 
 /// The attach with what the acceptor insists on: Java leaves its own terminus out. Nothing is ever resumed.
-fn completed(mut attach: Attach) -> Attach {
+fn completed(mut attach: Attach, settling: Settling) -> Attach {
     attach.source.get_or_insert_default().dynamic = false;
     match attach.target.as_deref_mut() {
         Some(TargetArchetype::Target(target)) => target.dynamic = false,
@@ -200,8 +262,13 @@ fn completed(mut attach: Attach) -> Attach {
         Role::Sender => {
             attach.initial_delivery_count.get_or_insert(0);
         }
-        // What we send is settled, whatever the peer would like.
-        Role::Receiver => attach.snd_settle_mode = SenderSettleMode::Settled,
+        // Whatever the peer would like.
+        Role::Receiver => {
+            attach.snd_settle_mode = match settling {
+                Settling::Ours => SenderSettleMode::Settled,
+                Settling::Peers => SenderSettleMode::Unsettled,
+            }
+        }
     }
     attach
 }
