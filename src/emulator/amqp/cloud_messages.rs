@@ -20,6 +20,7 @@ use super::address::cloud_address;
 use super::connection::{Connection, HeldDevice};
 use super::refusal::Refusal;
 use crate::emulator::cloud_messages::{Answer, CloudLink, Next, Offer};
+use crate::emulator::presence::Cut;
 
 /// Deliveries without an answer on one link, those included whose lock has run out: the crate keeps them all until
 /// the device answers. Four times a full queue.
@@ -45,6 +46,9 @@ pub(super) async fn serve(mut link: Sender, connection: Arc<Connection>, mut dev
     let mut inbox = CloudLink::open(Arc::clone(&connection.hub), &device_id);
     let mut open = FuturesUnordered::new();
     let error = loop {
+        if connection.auth_of(&device_id).is_none() {
+            break Some(Refusal::of_cut(Cut::TokenExpired, &device_id).error());
+        }
         let Next { offer, deadline_ms } = inbox.next();
         let offer = offer.filter(|_| open.len() < UNANSWERED);
         let turn = tokio::select! {

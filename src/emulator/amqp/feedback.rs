@@ -24,24 +24,22 @@ const UNANSWERED: usize = 1_000;
 
 /// Hands out feedback until the link ends or the peer may no longer read it.
 ///
-/// Waits on: tokens that expire, feedback that comes or gets due, answers, credit, the peer's detach.
+/// Waits on: tokens that expire, answers, credit, the peer's detach, and the time to look for feedback again.
 pub(super) async fn serve(mut link: Sender, connection: Arc<Connection>) {
     let hub = Arc::clone(&connection.hub);
     let mut expiries = connection.expiries();
-    let mut changes = hub.cloud_changes();
     let mut open = FuturesUnordered::new();
     loop {
         if !connection.may_serve() {
             return unauthorized(link).await;
         }
-        changes.mark_unchanged();
         let taken = if open.len() < UNANSWERED { TakenFeedback::take(&hub) } else { Err(None) };
         let (mut feedback, due_ms) = match taken {
             Ok(feedback) => (Some(feedback), None),
             Err(due_ms) => (None, due_ms),
         };
-        // Messages expire also when nobody looks; so we do. And a batch that finds no credit here goes back soon, for
-        // another service to have it.
+        // Messages come to their ends also while nobody looks; so we do, every now and then. And a batch that finds no
+        // credit here goes back soon, for another service to have it.
         let look = until(Some(due_ms.unwrap_or(i64::MAX)), &connection);
         tokio::select! {
             biased;
@@ -60,7 +58,6 @@ pub(super) async fn serve(mut link: Sender, connection: Arc<Connection>) {
                 }
                 Some(Err(_)) | None => break,
             },
-            _ = changes.changed(), if feedback.is_none() => {}
             () = look => {}
         }
     }

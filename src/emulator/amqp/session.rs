@@ -90,8 +90,7 @@ async fn take_in<R>(
     let purpose = purpose_of(&attach, connection);
     let reply_address = target_address(&attach);
     let settling = settling_of(&purpose);
-    let acceptor = acceptor(connection, settling);
-    let link = match acceptor.accept_incoming_attach(completed(attach, settling), session).await {
+    let link = match acceptor(connection).accept_incoming_attach(completed(attach, settling), session).await {
         Ok(link) => link,
         Err(
             AcceptorAttachError::LocalSender(SenderAttachError::DuplicatedLinkName)
@@ -208,7 +207,8 @@ enum Settling {
     /// We: settled when we send, settled on our answer when we receive. So nothing piles up because a peer leaves
     /// deliveries open.
     Ours,
-    /// The peer, by its answer to what we send. One that settles second gets our settling disposition from the crate.
+    /// The peer, by its answer to what we send. Never second: the crate does not answer a single disposition that
+    /// wants to be settled by us.
     Peers,
 }
 
@@ -230,15 +230,12 @@ fn settling_of(purpose: &Result<Purpose, Refusal>) -> Settling {
 }
 
 /// The link's own acceptor.
-fn acceptor(connection: &Connection, settling: Settling) -> PlainLinkAcceptor {
+fn acceptor(connection: &Connection) -> PlainLinkAcceptor {
     // pyamqp reads performatives by index; a last field that is there keeps the others from being left out.
     let mut properties = Fields::new();
     properties.insert(Symbol::from("product"), Value::from("tti-connector emulator"));
     LinkAcceptor::builder()
-        .supported_receiver_settle_modes(match settling {
-            Settling::Ours => SupportedReceiverSettleModes::First,
-            Settling::Peers => SupportedReceiverSettleModes::Both,
-        })
+        .supported_receiver_settle_modes(SupportedReceiverSettleModes::First)
         .fallback_receiver_settle_mode(ReceiverSettleMode::First)
         .supported_sender_settle_modes(SupportedSenderSettleModes::All)
         .fallback_sender_settle_mode(SenderSettleMode::Settled)
@@ -264,6 +261,7 @@ fn completed(mut attach: Attach, settling: Settling) -> Attach {
         }
         // Whatever the peer would like.
         Role::Receiver => {
+            attach.rcv_settle_mode = ReceiverSettleMode::First;
             attach.snd_settle_mode = match settling {
                 Settling::Ours => SenderSettleMode::Settled,
                 Settling::Peers => SenderSettleMode::Unsettled,

@@ -46,22 +46,21 @@ impl CloudLink {
         let mailbox = state.mailboxes.entry(device_id.to_owned()).or_default();
         mailbox.queue.unlock();
         mailbox.link = Some(OpenLink { number, wake: sender });
-        drop(state);
-        hub.cloud.changed();
+        state.changed = true;
+        hub.cloud.release(state);
         Self { hub, device_id: device_id.to_owned(), number, wake }
     }
 
     /// What to hand out next. Also lets the queue catch up with the time.
     pub(in crate::emulator) fn next(&mut self) -> Next {
-        self.wake.mark_unchanged();
         let mut state = self.hub.cloud.lock();
         self.hub.advance(&mut state, &self.device_id, self.hub.clock().now_ms());
-        let Some(mailbox) = state.mailboxes.get(&self.device_id).filter(|mailbox| mailbox.is(self.number))
-        else {
-            return Next { offer: None, deadline_ms: None };
-        };
-        let offer = mailbox.queue.next().map(|queued| Offer { queued, token: Uuid::new_v4() });
-        Next { offer, deadline_ms: mailbox.queue.deadline_ms() }
+        self.wake.mark_unchanged();
+        let mailbox = state.mailboxes.get(&self.device_id).filter(|mailbox| mailbox.is(self.number));
+        let queued = mailbox.and_then(|mailbox| mailbox.queue.next());
+        let deadline_ms = mailbox.and_then(|mailbox| mailbox.queue.deadline_ms());
+        self.hub.cloud.release(state);
+        Next { offer: queued.map(|queued| Offer { queued, token: Uuid::new_v4() }), deadline_ms }
     }
 
     /// Locks a message that was handed out; from now on its lock runs.
@@ -73,8 +72,8 @@ impl CloudLink {
         if let Some(mailbox) = mailbox {
             mailbox.queue.lock(offer.queued.sequence_number, offer.token, until_ms);
         }
-        drop(state);
-        self.hub.cloud.changed();
+        state.changed = true;
+        self.hub.cloud.release(state);
     }
 
     /// Takes the device's answer; false if the lock was lost before.
@@ -86,8 +85,8 @@ impl CloudLink {
         let settled = mailbox.queue.settle(token, answer, self.hub.cloud.settings.max_delivery_count);
         let Ok(ended) = settled else { return false };
         self.hub.bury(&mut state, &self.device_id, ended.into_iter().collect(), now_ms);
-        drop(state);
-        self.hub.cloud.changed();
+        state.changed = true;
+        self.hub.cloud.release(state);
         true
     }
 
@@ -105,8 +104,8 @@ impl Drop for CloudLink {
         {
             mailbox.link = None;
             mailbox.queue.unlock();
-            drop(state);
-            self.hub.cloud.changed();
+            state.changed = true;
+            self.hub.cloud.release(state);
         }
     }
 }
@@ -131,9 +130,12 @@ impl TakenFeedback {
         let delay_ms = hub.cloud.settings.feedback_delay_ms();
         let mut state = hub.cloud.lock();
         hub.advance_all(&mut state);
-        match state.feedback.take(hub.clock().now_ms(), delay_ms) {
+        let batch = state.feedback.take(hub.clock().now_ms(), delay_ms);
+        let due_ms = state.feedback.due_ms(delay_ms);
+        hub.cloud.release(state);
+        match batch {
             Some(batch) => Ok(Self { hub: Arc::clone(hub), batch: Some(batch) }),
-            None => Err(state.feedback.due_ms(delay_ms)),
+            None => Err(due_ms),
         }
     }
 
@@ -153,15 +155,19 @@ impl TakenFeedback {
     /// A service has it.
     pub(in crate::emulator) fn arrived(mut self) {
         self.batch = None;
-        self.hub.cloud.changed();
+        let mut state = self.hub.cloud.lock();
+        state.changed = true;
+        self.hub.cloud.release(state);
     }
 }
 
 impl Drop for TakenFeedback {
     fn drop(&mut self) {
         if let Some(batch) = self.batch.take() {
-            self.hub.cloud.lock().feedback.put_back(batch);
-            self.hub.cloud.changed();
+            let mut state = self.hub.cloud.lock();
+            state.feedback.put_back(batch);
+            state.changed = true;
+            self.hub.cloud.release(state);
         }
     }
 }

@@ -61,6 +61,8 @@ struct State {
     dead: VecDeque<DeadLetter>,
     feedback: Feedback,
     links_opened: u64,
+    /// Something changed that nobody was told of yet. Whoever only looks leaves it to the next who acts.
+    changed: bool,
 }
 
 /// A device's queue and the link that empties it.
@@ -94,8 +96,14 @@ impl CloudMessages {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn changed(&self) {
-        self.changes.send_modify(|count| *count += 1);
+    /// Lets go of the state and tells whoever waits, if something has changed. Never while the state is locked: who
+    /// waits may look at it while it holds the watch.
+    fn release(&self, mut state: MutexGuard<'_, State>) {
+        let changed = std::mem::take(&mut state.changed);
+        drop(state);
+        if changed {
+            self.changes.send_modify(|count| *count += 1);
+        }
     }
 }
 
@@ -124,8 +132,8 @@ impl Hub {
             .push(message, now_ms, &self.cloud.settings)
             .ok_or_else(|| CloudRefusal::QueueFull(device_id.to_owned()))?;
         mailbox.wake();
-        drop(state);
-        self.cloud.changed();
+        state.changed = true;
+        self.cloud.release(state);
         Ok(number)
     }
 
@@ -165,6 +173,7 @@ impl Hub {
         mailbox.wake();
         let count = ended.len();
         self.bury(&mut state, device_id, ended, now_ms);
+        self.cloud.release(state);
         count
     }
 
@@ -178,6 +187,9 @@ impl Hub {
     fn advance(&self, state: &mut State, device_id: &str, now_ms: i64) {
         if let Some(mailbox) = state.mailboxes.get_mut(device_id) {
             let ended = mailbox.queue.advance(now_ms);
+            if !ended.is_empty() {
+                mailbox.wake();
+            }
             self.bury(state, device_id, ended, now_ms);
         }
     }
@@ -194,9 +206,7 @@ impl Hub {
 
     /// Writes feedback for messages that have ended, and keeps those that came to nothing.
     fn bury(&self, state: &mut State, device_id: &str, ended: Vec<Ended>, now_ms: i64) {
-        if ended.is_empty() {
-            return;
-        }
+        state.changed |= !ended.is_empty();
         let generation_id =
             state.mailboxes.get(device_id).map(|mailbox| mailbox.generation_id.clone()).unwrap_or_default();
         for Ended { fate, description, queued } in ended {
@@ -219,7 +229,6 @@ impl Hub {
                 }
             }
         }
-        self.cloud.changed();
     }
 }
 
