@@ -21,6 +21,10 @@ pub(super) enum Address {
     Feedback,
     /// `/messages/serviceBound/filenotifications`.
     FileNotifications,
+    /// `/devices/{id}/methods/devicebound`.
+    Methods(String),
+    /// `/devices/{id}/twin`.
+    Twin(String),
     /// `{event hub}/ConsumerGroups/{group}/Partitions/{n}`; `n` is not checked against the hub's partitions.
     Partition(usize),
     /// A node of a real hub that this one does not have (yet); the text says which.
@@ -42,8 +46,8 @@ impl Address {
             ["$management"] => Self::Management,
             ["devices", _, "messages", "events"] => of_device(segments[1], Self::Telemetry),
             ["devices", _, "messages", "devicebound"] => of_device(segments[1], Self::CloudMessages),
-            ["devices", _, "methods", "devicebound"] => Self::NotYet("direct methods"),
-            ["devices", _, "twin"] => Self::NotYet("device twins"),
+            ["devices", _, "methods", "devicebound"] => of_device(segments[1], Self::Methods),
+            ["devices", _, "twin"] => of_device(segments[1], Self::Twin),
             ["devices", _, "modules", ..] => Self::NotYet("modules"),
             ["messages", "devicebound"] => Self::CloudSend,
             ["messages", "servicebound", "feedback"] => Self::Feedback,
@@ -59,9 +63,9 @@ impl Address {
     }
 }
 
-/// A device's node, from its id as it stands in an address.
-fn of_device(id: &str, node: fn(String) -> Address) -> Address {
-    percent_decode_str(id).decode_utf8().map_or(Address::Unknown, |id| node(id.into_owned()))
+/// A node of the device whose percent-encoded id is `segment`.
+fn of_device(segment: &str, node: impl FnOnce(String) -> Address) -> Address {
+    percent_decode_str(segment).decode_utf8().map_or(Address::Unknown, |id| node(id.into_owned()))
 }
 
 /// The address of a device's cloud-to-device messages, as `to` of a message names it.
@@ -95,6 +99,20 @@ mod tests {
     }
 
     #[test]
+    fn methods_and_twins_are_found_in_every_spelling_that_clients_use() {
+        for text in [
+            "/devices/Dev-1/methods/devicebound",
+            "amqps://localhost:5671/devices/Dev%2D1/methods/deviceBound",
+        ] {
+            assert_eq!(Address::parse(text), Address::Methods("Dev-1".into()), "{text}");
+        }
+        for text in ["/devices/Dev-1/twin", "amqps://localhost/devices/Dev%2D1/twin/"] {
+            assert_eq!(Address::parse(text), Address::Twin("Dev-1".into()), "{text}");
+        }
+        assert_eq!(Address::parse("/devices/%ff/twin"), Address::Unknown);
+    }
+
+    #[test]
     fn readers_find_their_partition_by_uri_and_by_path() {
         for text in [
             "amqps://localhost:5671/iothub-ehub-emulator/ConsumerGroups/$Default/Partitions/3",
@@ -109,11 +127,8 @@ mod tests {
 
     #[test]
     fn nodes_that_are_missing_are_told_apart_from_nodes_that_never_were() {
-        for text in
-            ["/devices/a/methods/devicebound", "/devices/a/twin", "/devices/a/modules/m/messages/events"]
-        {
-            assert!(matches!(Address::parse(text), Address::NotYet(_)), "{text}");
-        }
+        let module = "/devices/a/modules/m/messages/events";
+        assert!(matches!(Address::parse(module), Address::NotYet(_)));
         for text in ["", "/", "amqps://localhost", "/devices/a", "/devices//messages/events", "queue"] {
             assert_eq!(Address::parse(text), Address::Unknown, "{text}");
         }

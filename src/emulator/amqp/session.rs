@@ -19,10 +19,13 @@ use tokio::task::JoinSet;
 
 use super::address::Address;
 use super::connection::{Connection, HeldDevice, LinkPlace};
+use super::pairs::{Half, Kind};
 use super::position::Position;
 use super::reader::Reader;
 use super::refusal::Refusal;
-use super::{cbs, cloud_messages, cloud_send, feedback, management, reader, replies, telemetry};
+use super::{
+    cbs, cloud_messages, cloud_send, feedback, management, methods, reader, replies, telemetry, twins,
+};
 use crate::emulator::Tier;
 use crate::emulator::hub::PARTITIONS;
 
@@ -75,6 +78,12 @@ enum Purpose {
     CloudSend,
     Feedback,
     FileNotifications,
+    /// Calls go to the device, answers come back.
+    MethodCalls(Half),
+    MethodAnswers(Half),
+    TwinRequests(Half),
+    /// Replies and updates.
+    TwinReplies(Half),
 }
 
 /// Attaches a link and gives it its task. False if the session can't go on: the crate tells links apart by name
@@ -140,13 +149,25 @@ async fn take_in<R>(
             (Purpose::FileNotifications, LinkEndpoint::Sender(link)) => {
                 feedback::serve_file_notifications(link, connection).await;
             }
+            (Purpose::MethodCalls(half), LinkEndpoint::Sender(link)) => {
+                methods::serve_calls(link, half).await
+            }
+            (Purpose::MethodAnswers(half), LinkEndpoint::Receiver(link)) => {
+                methods::serve_answers(link, half).await;
+            }
+            (Purpose::TwinRequests(half), LinkEndpoint::Receiver(link)) => {
+                twins::serve_requests(link, half).await;
+            }
+            (Purpose::TwinReplies(half), LinkEndpoint::Sender(link)) => {
+                twins::serve_replies(link, half).await
+            }
             (_, link) => refuse(link, &Refusal::NoNode(String::new())).await,
         }
     });
     true
 }
 
-/// Decides what a link is for. The nodes for cloud-to-device messages, methods and twins will come in here.
+/// Decides what a link is for. The nodes for cloud-to-device messages will come in here.
 fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, Refusal> {
     let text = match attach.role {
         Role::Sender => target_address(attach),
@@ -160,6 +181,16 @@ fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, 
         (Address::Management, Role::Sender) => Ok(Purpose::ManagementRequests),
         (Address::Management, Role::Receiver) => Ok(Purpose::ManagementReplies),
         (Address::Telemetry(device_id), Role::Sender) => connection.admit(&device_id).map(Purpose::Telemetry),
+        (Address::Methods(device_id), role) => {
+            standard(connection, "direct methods")?;
+            let half = Half::admit(connection, Kind::Methods, &device_id, attach)?;
+            Ok(if *role == Role::Sender { Purpose::MethodAnswers(half) } else { Purpose::MethodCalls(half) })
+        }
+        (Address::Twin(device_id), role) => {
+            standard(connection, "device twins")?;
+            let half = Half::admit(connection, Kind::Twin, &device_id, attach)?;
+            Ok(if *role == Role::Sender { Purpose::TwinRequests(half) } else { Purpose::TwinReplies(half) })
+        }
         (Address::Partition(partition), Role::Receiver) if partition < PARTITIONS => {
             if !connection.may_read() {
                 let text = "reading needs a token of policy service or iothubowner on this connection";
@@ -176,7 +207,7 @@ fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, 
         (Address::CloudSend, Role::Sender) => service(connection, Purpose::CloudSend),
         (Address::Feedback, Role::Receiver) => service(connection, Purpose::Feedback),
         (Address::FileNotifications, Role::Receiver) => service(connection, Purpose::FileNotifications),
-        (Address::NotYet(what), _) => standard(connection, what).and(Err(Refusal::NotYet(what))),
+        (Address::NotYet(what), _) => Err(Refusal::NotYet(what)),
         (Address::Telemetry(_) | Address::Partition(_) | Address::Unknown, _) => Err(unknown()),
         (Address::CloudMessages(_) | Address::CloudSend, _) => Err(unknown()),
         (Address::Feedback | Address::FileNotifications, _) => Err(unknown()),
@@ -223,7 +254,11 @@ fn settling_of(purpose: &Result<Purpose, Refusal>) -> Settling {
             | Purpose::Telemetry(_)
             | Purpose::Reader(_)
             | Purpose::CloudSend
-            | Purpose::FileNotifications,
+            | Purpose::FileNotifications
+            | Purpose::MethodCalls(_)
+            | Purpose::MethodAnswers(_)
+            | Purpose::TwinRequests(_)
+            | Purpose::TwinReplies(_),
         )
         | Err(_) => Settling::Ours,
     }
