@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
 use crate::model::{ParkReason, Secret};
@@ -100,6 +100,16 @@ pub struct DemoArgs {
     pub things_stack_port: u16,
 }
 
+/// A hub's tier, as `--tier` names it.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TierArg {
+    /// Everything
+    #[default]
+    Standard,
+    /// Telemetry and registry only
+    Basic,
+}
+
 /// `emulate`
 #[derive(Args, Clone, Debug)]
 pub struct EmulateArgs {
@@ -124,6 +134,9 @@ pub struct EmulateArgs {
     /// File with the secret of the webhook
     #[arg(long, value_name = "FILE", requires = "webhook")]
     pub webhook_secret_file: Option<PathBuf>,
+    /// Tier of the hubs; Azure's basic one has no cloud-to-device messages, direct methods and twins
+    #[arg(long, value_enum, value_name = "TIER", default_value_t)]
+    pub tier: TierArg,
 }
 
 /// `replay`

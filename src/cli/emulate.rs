@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use super::args::EmulateArgs;
+use super::args::{EmulateArgs, TierArg};
 use super::{CliError, Exit, print};
 use crate::emulator::things_stack::{ThingsStack, Webhook};
-use crate::emulator::{Emulator, EmulatorError, Options, Ready};
+use crate::emulator::{Emulator, EmulatorError, Options, Ready, Tier};
 use crate::model::Secret;
 
 /// A folder that the user named, or a temporary one that goes with the process.
@@ -48,6 +48,10 @@ pub(super) async fn emulate(args: EmulateArgs, stop: CancellationToken) -> Resul
         https_port: args.https_port,
         hubs: usize::from(args.hubs),
         things_stack_port: Some(args.things_stack_port),
+        tier: match args.tier {
+            TierArg::Standard => Tier::Standard,
+            TierArg::Basic => Tier::Basic,
+        },
         ..Options::new(folder.path())
     };
     let secret = args.webhook_secret_file.as_deref().map(read_secret).transpose()?;

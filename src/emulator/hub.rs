@@ -9,12 +9,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::{broadcast, watch};
 
+use super::cloud_messages::{CloudMessages, CloudSettings};
 use super::device::{Device, DeviceStatus, RegistryError};
 use super::event::Event;
 use super::methods::MethodDesk;
 use super::partition::Partition;
 use super::presence::{Cut, Presence};
 use super::sas::{Token, TokenError};
+use super::tier::Tier;
 use super::twin::Twin;
 use super::twin_table::TwinTable;
 use crate::model::Clock;
@@ -28,11 +30,13 @@ pub struct Hub {
     host: String,
     clock: Clock,
     created_ms: i64,
+    tier: Tier,
     pub(super) twins: TwinTable,
     pub(super) methods: MethodDesk,
     policies: BTreeMap<&'static str, String>,
     state: Mutex<State>,
     presence: Mutex<Presence>,
+    pub(super) cloud: CloudMessages,
     changes: broadcast::Sender<HubChange>,
     arrived: watch::Sender<u64>,
     registry_version: watch::Sender<u64>,
@@ -75,16 +79,35 @@ impl Hub {
             twins: TwinTable::restore(devices.iter(), twins, clock.now_ms()),
             methods: MethodDesk::default(),
             clock,
+            tier: Tier::default(),
             policies: POLICIES.into_iter().map(|name| (name, key(name))).collect(),
             state: Mutex::new(State {
                 devices: devices.into_iter().map(|device| (device.device_id.clone(), device)).collect(),
                 partitions: (0..PARTITIONS).map(|_| Partition::default()).collect(),
             }),
             presence: Mutex::default(),
+            cloud: CloudMessages::default(),
             changes: broadcast::channel(1024).0,
             arrived: watch::channel(0).0,
             registry_version: watch::channel(0).0,
         }
+    }
+
+    /// The same hub of another tier; standard unless said.
+    #[must_use]
+    pub fn with_tier(self, tier: Tier) -> Self {
+        Self { tier, ..self }
+    }
+
+    /// The same hub, without messages, that treats them otherwise.
+    #[must_use]
+    pub fn with_cloud(self, settings: CloudSettings) -> Self {
+        Self { cloud: CloudMessages::with(settings), ..self }
+    }
+
+    /// What it can do.
+    pub fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// Its host name, without port.
@@ -255,6 +278,7 @@ impl Hub {
         drop(state);
         self.registry_version.send_modify(|version| *version += 1);
         self.cut_device(id, Cut::Deleted);
+        self.forget_cloud_messages(id);
         _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 mod amqp;
 mod certificates;
+mod cloud_messages;
 mod device;
 mod dps;
 mod dps_wire;
@@ -31,6 +32,7 @@ mod running;
 mod sas;
 mod saved;
 pub mod things_stack;
+mod tier;
 mod twin;
 mod twin_limits;
 mod twin_table;
@@ -38,6 +40,9 @@ mod twins_api;
 mod websocket;
 
 pub use amqp::{AmqpOptions, EVENT_HUB_NAME, serve as serve_amqp};
+pub use cloud_messages::{
+    Ack, CloudMessage, CloudRefusal, CloudSettings, DeadLetter, Fate, FeedbackRecord, Queued,
+};
 pub use device::{Device, DeviceStatus, RegistryError};
 pub use dps::Dps;
 pub use error::EmulatorError;
@@ -49,5 +54,6 @@ pub use ready::{Ready, ReadyHub};
 pub use registration::{Calls, Failure, Refusal, Registration, RegistrationStatus};
 pub use running::Emulator;
 pub use sas::{Token, TokenError};
+pub use tier::Tier;
 pub use twin::{Properties, Section, Twin};
 pub use twin_limits::TwinError;

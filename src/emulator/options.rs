@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cloud_messages::CloudSettings;
+use super::tier::Tier;
 use crate::model::Clock;
 
 /// Most hubs of one emulator: each needs a loopback address of its own, and the certificate names them all.
@@ -19,6 +21,10 @@ pub struct Options {
     pub https_port: u16,
     /// Number of hubs, 1 to 16.
     pub hubs: usize,
+    /// What the hubs can do. Azure's basic tier has no cloud-to-device messages, methods and twins.
+    pub tier: Tier,
+    /// Locks, times to live and feedback of cloud-to-device messages.
+    pub cloud: CloudSettings,
     /// The time in which tokens expire and messages arrive. Certificates live in the machine's own time.
     pub clock: Clock,
     /// How long DPS works on an assignment, so that a client has to poll.
@@ -42,6 +48,8 @@ impl Options {
             amqp_port: 5671,
             https_port: 8443,
             hubs: 1,
+            tier: Tier::Standard,
+            cloud: CloudSettings::default(),
             clock: Clock::system(),
             dps_work: Duration::from_millis(100),
             dps_retry_after_s: 1,

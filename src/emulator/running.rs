@@ -62,7 +62,8 @@ impl Emulator {
         };
 
         let hubs: Vec<_> = (0..options.hubs)
-            .map(|index| Arc::new(saved.take_hub(&listeners::host(index), options.clock.clone())))
+            .map(|index| saved.take_hub(&listeners::host(index), options.clock.clone()))
+            .map(|hub| Arc::new(hub.with_tier(options.tier).with_cloud(options.cloud.clone())))
             .collect();
         let dps = Arc::new(Dps::new(
             (saved.id_scope.clone(), saved.group_key.clone()),

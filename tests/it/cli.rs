@@ -91,6 +91,7 @@ fn wrong_arguments_end_with_2_and_a_hint() {
         &["emulate", "--hubs", "0"][..],
         &["emulate", "--webhook-secret-file", "secret"],
         &["emulate", "--webhook", "no url"],
+        &["emulate", "--tier", "free"],
         &["replay", "x.json"],
         &["spool", "discard"],
         &["spool", "discard", "--all", "7"],

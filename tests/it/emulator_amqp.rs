@@ -3,6 +3,9 @@
 #![cfg(feature = "emulator")]
 #![expect(clippy::unwrap_used, reason = "what fails in a helper must fail the test")]
 
+mod c2d;
+mod c2d_links;
+mod c2d_service;
 mod devices;
 mod kit;
 mod lifecycle;

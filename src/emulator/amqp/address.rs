@@ -1,6 +1,6 @@
 //! What a link's address names. Pure text work; knows neither who asks nor whether it may.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::EVENT_HUB_NAME;
 
@@ -13,6 +13,14 @@ pub(super) enum Address {
     Management,
     /// `/devices/{id}/messages/events`.
     Telemetry(String),
+    /// `/devices/{id}/messages/devicebound`: a device's cloud-to-device messages.
+    CloudMessages(String),
+    /// `/messages/devicebound`: where services send them.
+    CloudSend,
+    /// `/messages/serviceBound/feedback`.
+    Feedback,
+    /// `/messages/serviceBound/filenotifications`.
+    FileNotifications,
     /// `/devices/{id}/methods/devicebound`.
     Methods(String),
     /// `/devices/{id}/twin`.
@@ -37,12 +45,13 @@ impl Address {
             ["$cbs"] => Self::Cbs,
             ["$management"] => Self::Management,
             ["devices", _, "messages", "events"] => of_device(segments[1], Self::Telemetry),
-            ["devices", _, "messages", "devicebound"] => Self::NotYet("cloud-to-device messages"),
+            ["devices", _, "messages", "devicebound"] => of_device(segments[1], Self::CloudMessages),
             ["devices", _, "methods", "devicebound"] => of_device(segments[1], Self::Methods),
             ["devices", _, "twin"] => of_device(segments[1], Self::Twin),
             ["devices", _, "modules", ..] => Self::NotYet("modules"),
-            ["messages", "devicebound"] => Self::NotYet("sending cloud-to-device messages"),
-            ["messages", "servicebound", ..] => Self::NotYet("feedback and file notifications"),
+            ["messages", "devicebound"] => Self::CloudSend,
+            ["messages", "servicebound", "feedback"] => Self::Feedback,
+            ["messages", "servicebound", "filenotifications"] => Self::FileNotifications,
             [hub, "consumergroups", _, "partitions", partition] if *hub == EVENT_HUB_NAME => {
                 partition.parse().map_or(Self::Unknown, Self::Partition)
             }
@@ -59,6 +68,11 @@ fn of_device(segment: &str, node: impl FnOnce(String) -> Address) -> Address {
     percent_decode_str(segment).decode_utf8().map_or(Address::Unknown, |id| node(id.into_owned()))
 }
 
+/// The address of a device's cloud-to-device messages, as `to` of a message names it.
+pub(super) fn cloud_address(device_id: &str) -> String {
+    format!("/devices/{}/messages/devicebound", utf8_percent_encode(device_id, NON_ALPHANUMERIC))
+}
+
 /// What follows the authority of a URI; a text that is no URI is a path already.
 fn path_of(text: &str) -> &str {
     text.split_once("://").map_or(text, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path))
@@ -66,7 +80,7 @@ fn path_of(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::Address;
+    use super::{Address, cloud_address};
 
     #[test]
     fn telemetry_is_found_in_every_spelling_that_clients_use() {
@@ -113,18 +127,27 @@ mod tests {
 
     #[test]
     fn nodes_that_are_missing_are_told_apart_from_nodes_that_never_were() {
-        for text in [
-            "/devices/a/messages/deviceBound",
-            "/devices/a/modules/m/messages/events",
-            "/messages/devicebound",
-            "/messages/serviceBound/feedback",
-        ] {
-            assert!(matches!(Address::parse(text), Address::NotYet(_)), "{text}");
-        }
+        let module = "/devices/a/modules/m/messages/events";
+        assert!(matches!(Address::parse(module), Address::NotYet(_)));
         for text in ["", "/", "amqps://localhost", "/devices/a", "/devices//messages/events", "queue"] {
             assert_eq!(Address::parse(text), Address::Unknown, "{text}");
         }
         assert_eq!(Address::parse("/devices/%ff/messages/events"), Address::Unknown);
+    }
+
+    #[test]
+    fn the_nodes_of_cloud_to_device_messages_are_found_in_every_spelling() {
+        for text in [
+            "/devices/a%3Ab/messages/deviceBound",
+            "devices/a:b/messages/devicebound",
+            "amqps://localhost:5671/devices/a%3Ab/messages/devicebound",
+        ] {
+            assert_eq!(Address::parse(text), Address::CloudMessages("a:b".into()), "{text}");
+        }
+        assert_eq!(Address::parse(&cloud_address("a:b%")), Address::CloudMessages("a:b%".into()));
+        assert_eq!(Address::parse("amqps://localhost:1/messages/devicebound"), Address::CloudSend);
+        assert_eq!(Address::parse("/messages/serviceBound/feedback"), Address::Feedback);
+        assert_eq!(Address::parse("/messages/serviceBound/filenotifications"), Address::FileNotifications);
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl Connection {
         self.tokens().may_read(self.now_s())
     }
 
+    /// Whether the peer may do what a service does.
+    pub(super) fn may_serve(&self) -> bool {
+        self.tokens().may_serve(self.now_s())
+    }
+
     /// Changes when tokens have expired.
     pub(super) fn expiries(&self) -> watch::Receiver<u64> {
         self.expiries.subscribe()

@@ -1,13 +1,16 @@
-//! The AMQP 1.0 side of the emulated hub: devices send telemetry, answer methods and keep their twin, readers fetch
-//! telemetry as from an Event Hub.
+//! The AMQP 1.0 side of the emulated hub: devices send telemetry, get messages, answer methods and keep their twin;
+//! readers fetch telemetry as from an Event Hub; services send messages and fetch feedback.
 //!
 //! Decisions (addresses, tokens, batches, filters) are pure and stand in files of their own; `serve`, `session` and
 //! the link files act on them. Knows neither TLS nor WebSocket: the caller hands over a plain byte stream.
 
 mod address;
 mod cbs;
+mod cloud_messages;
+mod cloud_send;
 mod connection;
 mod credentials;
+mod feedback;
 mod incoming;
 mod management;
 mod methods;

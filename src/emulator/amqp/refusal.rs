@@ -21,6 +21,8 @@ pub(super) enum Refusal {
     NoNode(String),
     /// A real hub has it, this one does not.
     NotYet(&'static str),
+    /// The hub's tier does not have it.
+    Tier(&'static str),
     /// The peer wants more than is allowed.
     TooMuch(&'static str),
     /// A filter or field that is not understood.
@@ -62,6 +64,9 @@ impl Refusal {
             }
             Self::NotYet(what) => {
                 Error::new(AmqpError::NotImplemented, format!("the emulator has no {what} yet"), None)
+            }
+            Self::Tier(what) => {
+                Error::new(AmqpError::NotAllowed, format!("a hub of the basic tier has no {what}"), None)
             }
             Self::TooMuch(what) => {
                 Error::new(AmqpError::ResourceLimitExceeded, format!("too many {what}"), None)
