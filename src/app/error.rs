@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::devices::{HttpClientError, InvalidHubIdRule, InvalidRoute};
+use crate::devices::{InvalidHubIdRule, InvalidRoute};
+use crate::net::HttpClientError;
 use crate::net::proxy::InvalidProxy;
 use crate::net::tls::TlsError;
 use crate::spool::SpoolError;

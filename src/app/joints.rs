@@ -76,7 +76,7 @@ impl Observer for Metrics {
 
 impl Intake for Spool {
     async fn store(&self, message: NewMessage) -> Result<Stored, webhook::StoreError> {
-        let NewMessage { device, dedup, body, waiter } = message;
+        let NewMessage { device, dedup, body, waiter, about_downlinks: _ } = message;
         let record = NewRecord {
             lane: device.key().into(),
             group: device.application_id().into(),

@@ -19,12 +19,13 @@ use first_contact::{Answered, FirstContact};
 use joints::{DeviceStore, Vitals};
 
 use crate::config::{Config, Transport};
-use crate::devices::{Directory, HubIdRule, Options as DirectoryOptions, Routes, http_client};
+use crate::devices::{Directory, HubIdRule, Options as DirectoryOptions, Routes};
 use crate::iot_hub::{IotHub, IotHubOptions};
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::net::proxy::Proxy;
 use crate::net::tls::client_config;
+use crate::net::{Schemes, http_client};
 use crate::spool::{Spool, control};
 use crate::uplink::{Backoff, Pump, PumpOptions};
 use crate::{admin, webhook};
@@ -75,7 +76,12 @@ impl Connector {
         let routes = Routes::new(&config.azure).map_err(AppError::Routes)?;
         let rule = HubIdRule::parse(&config.devices.hub_id)?;
         let tls = client_config(config.azure.ca_file.as_deref())?;
-        let http = http_client(&tls, config.azure.proxy.as_deref(), config.azure.connect_timeout)?;
+        let http = http_client(
+            &tls,
+            config.azure.proxy.as_deref(),
+            config.azure.connect_timeout,
+            Schemes::HttpsOnly,
+        )?;
         let hub_options = hub_options(&config, tls, clock.clone())?;
         let first_contact = FirstContact::new(&routes, &hub_options);
         let webhook_listener = listen("webhook.listen", config.webhook.listen).await?;
@@ -111,6 +117,7 @@ impl Connector {
             directory,
             hubs.clone(),
             metrics.clone(),
+            (),
             hubs.hub_up(),
             PumpOptions {
                 backoff: Backoff { initial: config.uplink.retry_initial, max: config.uplink.retry_max },

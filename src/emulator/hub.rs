@@ -11,9 +11,12 @@ use tokio::sync::{broadcast, watch};
 
 use super::device::{Device, DeviceStatus, RegistryError};
 use super::event::Event;
+use super::methods::MethodDesk;
 use super::partition::Partition;
 use super::presence::{Cut, Presence};
 use super::sas::{Token, TokenError};
+use super::twin::Twin;
+use super::twin_table::TwinTable;
 use crate::model::Clock;
 
 /// Partitions of the Event Hub-compatible endpoint, as a new IoT Hub has.
@@ -25,6 +28,8 @@ pub struct Hub {
     host: String,
     clock: Clock,
     created_ms: i64,
+    pub(super) twins: TwinTable,
+    pub(super) methods: MethodDesk,
     policies: BTreeMap<&'static str, String>,
     state: Mutex<State>,
     presence: Mutex<Presence>,
@@ -52,20 +57,23 @@ pub enum HubChange {
 impl Hub {
     /// An empty hub that answers to `host`, with Azure's five default policies and fresh random keys.
     pub fn new(host: impl Into<String>, clock: Clock) -> Self {
-        Self::restore(host, clock, &BTreeMap::new(), Vec::new())
+        Self::restore(host, clock, &BTreeMap::new(), Vec::new(), BTreeMap::new())
     }
 
-    /// A hub with the policy keys and devices it had before. Missing keys are made.
+    /// A hub with the policy keys, devices and twins it had before. Missing keys and twins are made.
     pub fn restore(
         host: impl Into<String>,
         clock: Clock,
         policy_keys: &BTreeMap<String, String>,
         devices: Vec<Device>,
+        twins: BTreeMap<String, Twin>,
     ) -> Self {
         let key = |name: &str| policy_keys.get(name).cloned().unwrap_or_else(random_key);
         Self {
             host: host.into(),
             created_ms: clock.now_ms(),
+            twins: TwinTable::restore(devices.iter(), twins, clock.now_ms()),
+            methods: MethodDesk::default(),
             clock,
             policies: POLICIES.into_iter().map(|name| (name, key(name))).collect(),
             state: Mutex::new(State {
@@ -191,6 +199,7 @@ impl Hub {
             etag: random_etag(),
         };
         state.devices.insert(id.to_owned(), device.clone());
+        self.twins.made(id, self.clock.now_ms());
         drop(state);
         self.registry_version.send_modify(|version| *version += 1);
         Ok(device)
@@ -242,6 +251,7 @@ impl Hub {
             return Err(RegistryError::Precondition(id.to_owned()));
         }
         state.devices.remove(id);
+        self.twins.gone(id);
         drop(state);
         self.registry_version.send_modify(|version| *version += 1);
         self.cut_device(id, Cut::Deleted);

@@ -25,10 +25,17 @@ pub struct Options {
     pub dps_work: Duration,
     /// `Retry-After` of DPS in whole seconds. Azure says 3.
     pub dps_retry_after_s: u32,
+    /// Port of the emulated Things Stack, plain HTTP; 0 takes a free one. `None` leaves it out.
+    pub things_stack_port: Option<u16>,
+    /// Whether any valid id is a device of The Things Stack, made with a session at first use. Otherwise devices must
+    /// be made, and join, before they have a queue.
+    pub things_stack_open: bool,
+    /// How long a webhook may take for its answer. The Things Stack says 5 s.
+    pub webhook_timeout: Duration,
 }
 
 impl Options {
-    /// One hub on Azure's AMQP port 5671 and on 8443, with its state in `dir`.
+    /// One hub on Azure's AMQP port 5671 and on 8443, with its state in `dir`, without The Things Stack.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -38,6 +45,9 @@ impl Options {
             clock: Clock::system(),
             dps_work: Duration::from_millis(100),
             dps_retry_after_s: 1,
+            things_stack_port: None,
+            things_stack_open: true,
+            webhook_timeout: Duration::from_secs(5),
         }
     }
 }

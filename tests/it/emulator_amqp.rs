@@ -6,8 +6,11 @@
 mod devices;
 mod kit;
 mod lifecycle;
+mod methods;
+mod pair_kit;
 mod raw;
 mod readers;
 mod sasl;
 mod telemetry;
 mod tokens;
+mod twins;

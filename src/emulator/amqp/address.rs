@@ -13,6 +13,10 @@ pub(super) enum Address {
     Management,
     /// `/devices/{id}/messages/events`.
     Telemetry(String),
+    /// `/devices/{id}/methods/devicebound`.
+    Methods(String),
+    /// `/devices/{id}/twin`.
+    Twin(String),
     /// `{event hub}/ConsumerGroups/{group}/Partitions/{n}`; `n` is not checked against the hub's partitions.
     Partition(usize),
     /// A node of a real hub that this one does not have (yet); the text says which.
@@ -32,13 +36,10 @@ impl Address {
         match lower.as_slice() {
             ["$cbs"] => Self::Cbs,
             ["$management"] => Self::Management,
-            ["devices", _, "messages", "events"] => match percent_decode_str(segments[1]).decode_utf8() {
-                Ok(device_id) => Self::Telemetry(device_id.into_owned()),
-                Err(_) => Self::Unknown,
-            },
+            ["devices", _, "messages", "events"] => of_device(segments[1], Self::Telemetry),
             ["devices", _, "messages", "devicebound"] => Self::NotYet("cloud-to-device messages"),
-            ["devices", _, "methods", "devicebound"] => Self::NotYet("direct methods"),
-            ["devices", _, "twin"] => Self::NotYet("device twins"),
+            ["devices", _, "methods", "devicebound"] => of_device(segments[1], Self::Methods),
+            ["devices", _, "twin"] => of_device(segments[1], Self::Twin),
             ["devices", _, "modules", ..] => Self::NotYet("modules"),
             ["messages", "devicebound"] => Self::NotYet("sending cloud-to-device messages"),
             ["messages", "servicebound", ..] => Self::NotYet("feedback and file notifications"),
@@ -51,6 +52,11 @@ impl Address {
             _ => Self::Unknown,
         }
     }
+}
+
+/// A node of the device whose percent-encoded id is `segment`.
+fn of_device(segment: &str, node: impl FnOnce(String) -> Address) -> Address {
+    percent_decode_str(segment).decode_utf8().map_or(Address::Unknown, |id| node(id.into_owned()))
 }
 
 /// What follows the authority of a URI; a text that is no URI is a path already.
@@ -79,6 +85,20 @@ mod tests {
     }
 
     #[test]
+    fn methods_and_twins_are_found_in_every_spelling_that_clients_use() {
+        for text in [
+            "/devices/Dev-1/methods/devicebound",
+            "amqps://localhost:5671/devices/Dev%2D1/methods/deviceBound",
+        ] {
+            assert_eq!(Address::parse(text), Address::Methods("Dev-1".into()), "{text}");
+        }
+        for text in ["/devices/Dev-1/twin", "amqps://localhost/devices/Dev%2D1/twin/"] {
+            assert_eq!(Address::parse(text), Address::Twin("Dev-1".into()), "{text}");
+        }
+        assert_eq!(Address::parse("/devices/%ff/twin"), Address::Unknown);
+    }
+
+    #[test]
     fn readers_find_their_partition_by_uri_and_by_path() {
         for text in [
             "amqps://localhost:5671/iothub-ehub-emulator/ConsumerGroups/$Default/Partitions/3",
@@ -95,8 +115,6 @@ mod tests {
     fn nodes_that_are_missing_are_told_apart_from_nodes_that_never_were() {
         for text in [
             "/devices/a/messages/deviceBound",
-            "/devices/a/methods/devicebound",
-            "/devices/a/twin",
             "/devices/a/modules/m/messages/events",
             "/messages/devicebound",
             "/messages/serviceBound/feedback",

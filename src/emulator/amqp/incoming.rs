@@ -106,7 +106,11 @@ fn event_of(message: Message<Body<Value>>) -> Result<(Event, usize), Unreadable>
     Ok((event, size))
 }
 
-fn body_bytes(body: Body<Value>) -> Result<Bytes, Unreadable> {
+/// The bytes of a body.
+///
+/// # Errors
+/// `Body` for other types than data, text and bytes.
+pub(super) fn body_bytes(body: Body<Value>) -> Result<Bytes, Unreadable> {
     match body {
         Body::Data(parts) => Ok(data_bytes(parts)),
         Body::Value(AmqpValue(Value::String(text))) => Ok(Bytes::from(text)),

@@ -1,4 +1,5 @@
-//! The AMQP 1.0 side of the emulated hub: devices send telemetry, readers fetch it as from an Event Hub.
+//! The AMQP 1.0 side of the emulated hub: devices send telemetry, answer methods and keep their twin, readers fetch
+//! telemetry as from an Event Hub.
 //!
 //! Decisions (addresses, tokens, batches, filters) are pure and stand in files of their own; `serve`, `session` and
 //! the link files act on them. Knows neither TLS nor WebSocket: the caller hands over a plain byte stream.
@@ -9,9 +10,12 @@ mod connection;
 mod credentials;
 mod incoming;
 mod management;
+mod methods;
+mod methods_wire;
 mod options;
 mod outgoing;
 mod outlets;
+mod pairs;
 mod position;
 mod reader;
 mod refusal;
@@ -22,6 +26,8 @@ mod serve;
 mod session;
 mod telemetry;
 mod tokens;
+mod twins;
+mod twins_wire;
 mod values;
 mod wire;
 

@@ -15,6 +15,8 @@ pub(super) enum Refusal {
     Disabled(String),
     /// A newer connection has the device.
     Stolen(String),
+    /// The device has a newer pair of links of the same kind, or took too few messages from this one.
+    Replaced,
     /// There is no such node.
     NoNode(String),
     /// A real hub has it, this one does not.
@@ -50,6 +52,10 @@ impl Refusal {
             Self::Stolen(id) => {
                 let text = format!("a newer connection of device {id} has taken over");
                 Error::new(LinkError::Stolen, text, None)
+            }
+            Self::Replaced => {
+                let text = "a newer pair of links took over, or this one took its messages too slowly";
+                Error::new(LinkError::DetachForced, text.to_owned(), None)
             }
             Self::NoNode(address) => {
                 Error::new(AmqpError::NotFound, format!("there is no node {address:?}"), None)

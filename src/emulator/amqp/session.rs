@@ -19,10 +19,11 @@ use tokio::task::JoinSet;
 
 use super::address::Address;
 use super::connection::{Connection, HeldDevice, LinkPlace};
+use super::pairs::{Half, Kind};
 use super::position::Position;
 use super::reader::Reader;
 use super::refusal::Refusal;
-use super::{cbs, management, reader, replies, telemetry};
+use super::{cbs, management, methods, reader, replies, telemetry, twins};
 use crate::emulator::hub::PARTITIONS;
 
 /// The builder's type when no terminus is made on demand.
@@ -70,6 +71,12 @@ enum Purpose {
     ManagementReplies,
     Telemetry(HeldDevice),
     Reader(Reader),
+    /// Calls go to the device, answers come back.
+    MethodCalls(Half),
+    MethodAnswers(Half),
+    TwinRequests(Half),
+    /// Replies and updates.
+    TwinReplies(Half),
 }
 
 /// Attaches a link and gives it its task. False if the session can't go on: the crate tells links apart by name
@@ -126,13 +133,25 @@ async fn take_in<R>(
             (Purpose::Reader(reader), LinkEndpoint::Sender(link)) => {
                 reader::serve(link, connection, reader).await;
             }
+            (Purpose::MethodCalls(half), LinkEndpoint::Sender(link)) => {
+                methods::serve_calls(link, half).await
+            }
+            (Purpose::MethodAnswers(half), LinkEndpoint::Receiver(link)) => {
+                methods::serve_answers(link, half).await;
+            }
+            (Purpose::TwinRequests(half), LinkEndpoint::Receiver(link)) => {
+                twins::serve_requests(link, half).await;
+            }
+            (Purpose::TwinReplies(half), LinkEndpoint::Sender(link)) => {
+                twins::serve_replies(link, half).await
+            }
             (_, link) => refuse(link, &Refusal::NoNode(String::new())).await,
         }
     });
     true
 }
 
-/// Decides what a link is for. The nodes for cloud-to-device messages, methods and twins will come in here.
+/// Decides what a link is for. The nodes for cloud-to-device messages will come in here.
 fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, Refusal> {
     let text = match attach.role {
         Role::Sender => target_address(attach),
@@ -146,6 +165,15 @@ fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, 
         (Address::Management, Role::Sender) => Ok(Purpose::ManagementRequests),
         (Address::Management, Role::Receiver) => Ok(Purpose::ManagementReplies),
         (Address::Telemetry(device_id), Role::Sender) => connection.admit(&device_id).map(Purpose::Telemetry),
+        // A hub of the basic tier would refuse these two nodes here.
+        (Address::Methods(device_id), role) => {
+            let half = Half::admit(connection, Kind::Methods, &device_id, attach)?;
+            Ok(if *role == Role::Sender { Purpose::MethodAnswers(half) } else { Purpose::MethodCalls(half) })
+        }
+        (Address::Twin(device_id), role) => {
+            let half = Half::admit(connection, Kind::Twin, &device_id, attach)?;
+            Ok(if *role == Role::Sender { Purpose::TwinRequests(half) } else { Purpose::TwinReplies(half) })
+        }
         (Address::Partition(partition), Role::Receiver) if partition < PARTITIONS => {
             if !connection.may_read() {
                 let text = "reading needs a token of policy service or iothubowner on this connection";
