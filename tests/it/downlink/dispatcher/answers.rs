@@ -243,19 +243,14 @@ async fn nothing_is_pushed_or_rejected_that_the_ledger_can_not_keep() {
 async fn a_refusal_is_told_to_the_hub_only_once_its_report_is_kept() {
     let world = World::new();
     let connector = world.start().await;
-    world.network.on_push("d-1", [Fault::Slow(Duration::from_secs(1)), refused(400)]);
-    // The entry is kept, the report is not.
-    let slow = connector.deliver("d-1", message(1, "1")).await;
-    assert_eq!(answered(slow).await.0, COMPLETE);
-    let answer = connector.deliver("d-1", message(7, "5")).await;
-    world.network.called(2).await;
-    world.kept.set(Disk::Fails);
-    assert_eq!(answered(answer).await.0, ABANDON);
+    world.network.on_push("d-1", [refused(400)]);
+    world.kept.set(Disk::FailsReports);
+    assert_eq!(answered(connector.deliver("d-1", message(7, "5")).await).await.0, ABANDON);
     assert_eq!(answered(connector.deliver("d-1", message(7, "5")).await).await.0, ABANDON);
     world.kept.set(Disk::Works);
     let answer = answered(connector.deliver("d-1", message(7, "5")).await).await.0;
     assert_eq!(answer, Some(Settlement::Reject { reason: "refused with 400".to_owned() }));
-    assert_eq!((world.kept.reports().len(), world.network.pushes_tried()), (1, 2));
+    assert_eq!((world.kept.reports().len(), world.network.pushes_tried()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

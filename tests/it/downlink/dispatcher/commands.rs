@@ -1,11 +1,14 @@
 //! Direct methods and desired properties beside messages: how many at once, in which order.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 use tti_connector::azure::{Desired, DesiredScope, Settlement};
 use tti_connector::downlink::MAX_METHODS;
+use tti_connector::model::EndDevice;
 
-use super::kit::{World, answered, message};
-use super::network::Fault;
+use super::kit::{World, answered, end_device, hub_device, message};
+use super::network::{Fault, not_now};
 
 fn desired(version: u64, properties: Value, whole: bool) -> Desired {
     let Value::Object(properties) = properties else { panic!("an object") };
@@ -48,50 +51,48 @@ async fn a_method_that_panics_costs_its_own_answer_and_no_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn desired_properties_go_in_order_as_one_what_came_meanwhile_and_behind_no_message() {
+async fn desired_properties_are_handed_over_in_order_and_behind_nothing() {
     let world = World::new();
     let connector = world.start().await;
     world.network.on_push("d-1", [Fault::Hangs]);
     world.gate.open.send_replace(false);
     let _hangs = connector.deliver("d-1", message(1, "1")).await;
+    let _waits = connector.call("d-1", "valve").await;
     connector.desire("d-1", desired(3, json!({ "a": 1 }), true)).await;
-    world.gate.begun(1).await;
-    connector.desire("d-1", desired(4, json!({ "a": 2, "b": { "c": 1 } }), false)).await;
-    connector.desire("d-1", desired(5, json!({ "b": { "d": 2 } }), false)).await;
+    connector.desire("d-1", desired(4, json!({ "b": null }), false)).await;
+    connector.desire("nobody", desired(1, json!({}), true)).await;
     connector.desire("d-2", desired(1, json!({}), true)).await;
-    let begun = world.gate.begun(2).await;
-    assert_eq!(begun, [r#"d-1 v3 {"a":1}"#, "d-2 v1 {}"]);
-    world.gate.open.send_replace(true);
-    let begun = world.gate.begun(3).await;
-    assert_eq!(begun[2], r#"d-1 v5 {"a":2,"b":{"c":1,"d":2}}"#);
-    connector.desire("d-1", desired(6, json!({ "a": 3 }), false)).await;
-    assert_eq!(world.gate.begun(4).await[3], r#"d-1 v6 {"a":3}"#);
+    let mut begun = world.gate.begun(4).await;
+    begun.retain(|what| what != "d-1 valve");
+    assert_eq!(begun, [r#"d-1 v3 {"a":1}"#, r#"d-1 v4 {"b":null}"#, "d-2 v1 {}"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_an_application_has_no_place_left_its_messages_and_methods_are_turned_away_and_desired_ones_wait()
- {
+async fn an_application_without_a_place_left_waits_alone() {
     // As many as one application may have under way.
     const PLACES: usize = 4096;
     let world = World::new();
-    for n in 0..=PLACES {
+    let of_other = (EndDevice::new("", "other", "elsewhere").unwrap(), hub_device("elsewhere"));
+    world.directory.known.lock().unwrap().push(of_other);
+    world.network.serve("other", true);
+    for n in 0..PLACES {
         let name = format!("many-{n}");
-        let known = (super::kit::end_device(&name), super::kit::hub_device(&name));
-        world.directory.known.lock().unwrap().push(known);
+        world.network.on_push(&name, [not_now(Some(3600))]);
+        world.directory.known.lock().unwrap().push((end_device(&name), hub_device(&name)));
     }
     let connector = world.start().await;
-    world.gate.open.send_replace(false);
+    let mut waiting = Vec::new();
     for n in 0..PLACES {
-        connector.desire(&format!("many-{n}"), desired(1, json!({}), true)).await;
+        waiting.push(connector.deliver(&format!("many-{n}"), message(1, "1")).await);
     }
-    world.gate.begun(PLACES).await;
-    connector.desire(&format!("many-{PLACES}"), desired(1, json!({}), true)).await;
-    connector.desire(&format!("many-{PLACES}"), desired(2, json!({ "a": 1 }), false)).await;
+    world.network.called(PLACES).await;
+    assert_eq!(answered(connector.deliver("d-1", message(1, "1")).await).await, (None, 0.0));
     assert_eq!(connector.call("d-1", "valve").await.await.unwrap().status, 429);
-    assert_eq!(answered(connector.deliver("d-1", message(1, "1")).await).await.0, None);
-    world.gate.open.send_replace(true);
-    let last = world.gate.begun(PLACES + 1).await.pop();
-    assert_eq!(last, Some(format!(r#"many-{PLACES} v2 {{"a":1}}"#)));
+    let answer = answered(connector.deliver("elsewhere", message(1, "1")).await).await.0;
+    assert_eq!(answer, Some(Settlement::Complete));
+    // Links are lost, and places with them free.
+    drop(waiting);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let answer = answered(connector.deliver("d-1", message(1, "1")).await).await.0;
     assert_eq!(answer, Some(Settlement::Complete));
 }

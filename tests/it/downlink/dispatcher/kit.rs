@@ -65,6 +65,8 @@ pub(crate) enum Disk {
     #[default]
     Works,
     Fails,
+    /// Only reports are not kept.
+    FailsReports,
     /// Nothing is written, and nothing answered.
     HangsBefore,
     /// It is written, but nothing answered.
@@ -104,12 +106,12 @@ impl Kept {
 
     async fn write(&self, write: impl FnOnce()) -> Result<(), Unstored> {
         let disk = *self.disk.lock().unwrap();
-        if matches!(disk, Disk::Works | Disk::HangsAfter) {
+        if matches!(disk, Disk::Works | Disk::FailsReports | Disk::HangsAfter) {
             write();
         }
         self.writes.send_modify(|writes| *writes += 1);
         match disk {
-            Disk::Works => Ok(()),
+            Disk::Works | Disk::FailsReports => Ok(()),
             Disk::Fails => Err(Unstored("as told".to_owned())),
             Disk::HangsBefore | Disk::HangsAfter => std::future::pending().await,
         }
@@ -141,6 +143,9 @@ impl Store for Kept {
 
 impl Outbox for Kept {
     async fn post(&self, report: &Report) -> Result<(), Unstored> {
+        if *self.disk.lock().unwrap() == Disk::FailsReports {
+            return Err(Unstored("as told".to_owned()));
+        }
         let same =
             |kept: &Report| (kept.id, kept.state, kept.f_cnt) == (report.id, report.state, report.f_cnt);
         self.write(|| {
@@ -246,7 +251,7 @@ impl Observer for Counts {
     }
 }
 
-/// Methods and desired properties: written down, held back while the gate is closed; a method `panic` does.
+/// Methods and desired properties: written down; methods are held back while the gate is closed, and `panic` does.
 #[derive(Clone)]
 pub(crate) struct Gate {
     pub(crate) open: watch::Sender<bool>,
@@ -277,8 +282,9 @@ impl Commands for Gate {
         MethodReply { status: 200, payload: json!({}) }
     }
 
-    async fn desired(&self, device: &EndDevice, _: &Arc<HubDevice>, desired: Desired) {
-        self.pass(format!("{} v{} {}", device.device_id(), desired.version, json!(desired.properties))).await;
+    fn desired(&self, device: &EndDevice, _: &Arc<HubDevice>, desired: Desired) {
+        let what = format!("{} v{} {}", device.device_id(), desired.version, json!(desired.properties));
+        self.begun.send_modify(|begun| begun.push(what));
     }
 }
 
