@@ -28,6 +28,8 @@ mod spool;
 mod things_stack;
 mod traps;
 mod twin_reports;
+#[cfg(feature = "emulator")]
+mod way_back;
 mod webhook;
 #[cfg(feature = "emulator")]
 mod world;

@@ -132,6 +132,7 @@ fn options(dir: &TempDir, hubs: usize) -> Options {
         hubs,
         dps_work: Duration::from_millis(10),
         dps_retry_after_s: 0,
+        things_stack_port: Some(0),
         ..Options::new(dir.path().join("emulator"))
     }
 }
