@@ -25,6 +25,7 @@ use super::hub::Hub;
 use super::queries_api;
 use super::registry;
 use super::reply::{HubRefusal, Reply};
+use super::tier::Tier;
 use super::twins_api;
 use super::websocket;
 use crate::model::Clock;
@@ -96,6 +97,11 @@ async fn route(site: &Site, hub: &Hub, parts: &Parts, path: &[String], body: &[u
     }
     match path.first().map(String::as_str) {
         Some("devices") => return registry::answer(hub, parts, path, body),
+        Some("twins") if hub.tier() == Tier::Basic => {
+            let reason = "a hub of the basic tier has no device twins and no direct methods";
+            return HubRefusal::new(StatusCode::FORBIDDEN, "OperationNotAvailableInCurrentTier", reason)
+                .into_reply();
+        }
         Some("twins") => return twins_api::answer(hub, parts, path, body).await,
         Some("statistics") => return queries_api::statistics(hub, parts, path),
         Some(_) | None => {}

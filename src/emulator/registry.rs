@@ -3,7 +3,7 @@
 use hyper::header::{AUTHORIZATION, ETAG, IF_MATCH};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::device::{Device, RegistryError};
 use super::hub::{Hub, random_key};
@@ -22,6 +22,7 @@ pub(super) fn answer(hub: &Hub, parts: &Parts, path: &[String], body: &[u8]) -> 
     let result = match path {
         [_] => list(hub, parts, path, body),
         [_, id] => device(hub, parts, path, id, body),
+        [_, id, commands] if commands == "commands" => purge(hub, parts, path, id),
         [_, ..] | [] => Err(HubRefusal::new(
             StatusCode::NOT_FOUND,
             "NotFound",
@@ -68,6 +69,20 @@ fn device(hub: &Hub, parts: &Parts, path: &[String], id: &str, body: &[u8]) -> R
     }
     let wanted = registry_json::parse(body, id).map_err(HubRefusal::bad)?;
     put(hub, id, wanted, if_match.as_deref()).map(|device| shown(hub, &device))
+}
+
+/// Empties a device's queue of cloud-to-device messages.
+fn purge(hub: &Hub, parts: &Parts, path: &[String], id: &str) -> Result<Reply, HubRefusal> {
+    if parts.method != Method::DELETE {
+        return Err(HubRefusal::wrong_method("DELETE"));
+    }
+    authorize(hub, parts, path, &["iothubowner", "service"])?;
+    if hub.device(id).is_none() {
+        return Err(refused(&RegistryError::NotFound(id.to_owned())));
+    }
+    let purged = hub.purge_cloud_messages(id);
+    let answer = json!({ "deviceId": id, "moduleId": null, "totalMessagesPurged": purged });
+    Ok(reply::json(StatusCode::OK, &answer))
 }
 
 /// Without `If-Match` a PUT creates, with it it updates.
@@ -127,7 +142,7 @@ fn covers(resource: &str, host: &str, path: &[String]) -> bool {
 }
 
 fn show(hub: &Hub, device: &Device) -> Value {
-    registry_json::show(device, hub.is_connected(&device.device_id))
+    registry_json::show(device, hub.is_connected(&device.device_id), hub.cloud_count(&device.device_id))
 }
 
 fn shown(hub: &Hub, device: &Device) -> Reply {

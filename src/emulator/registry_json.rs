@@ -71,7 +71,7 @@ fn key(text: Option<String>) -> Result<Option<String>, String> {
 }
 
 /// A device as the registry shows it.
-pub(super) fn show(device: &Device, connected: bool) -> Value {
+pub(super) fn show(device: &Device, connected: bool, cloud_messages: usize) -> Value {
     json!({
         "deviceId": device.device_id,
         "generationId": device.generation_id,
@@ -79,7 +79,7 @@ pub(super) fn show(device: &Device, connected: bool) -> Value {
         "connectionState": if connected { "Connected" } else { "Disconnected" },
         "status": device.status,
         "statusReason": null,
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": cloud_messages,
         "authentication": {
             "type": "sas",
             "symmetricKey": { "primaryKey": device.primary_key, "secondaryKey": device.secondary_key },

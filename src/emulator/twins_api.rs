@@ -112,7 +112,7 @@ pub(super) fn show(hub: &Hub, device: &Device, twin: &Twin) -> Map<String, Value
         "statusUpdateTime": NEVER,
         "connectionState": if hub.is_connected(&device.device_id) { "Connected" } else { "Disconnected" },
         "lastActivityTime": NEVER,
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": hub.cloud_count(&device.device_id),
         "authenticationType": "sas",
         "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
         "modelId": "",

@@ -144,6 +144,13 @@ impl Hub {
         state.mailboxes.get(device_id).map_or_else(Vec::new, |mailbox| mailbox.queue.list())
     }
 
+    /// How many messages wait for a device or are locked by it.
+    pub(super) fn cloud_count(&self, device_id: &str) -> usize {
+        let mut state = self.cloud.lock();
+        self.advance(&mut state, device_id, self.clock().now_ms());
+        state.mailboxes.get(device_id).map_or(0, |mailbox| mailbox.queue.len())
+    }
+
     /// The newest messages of a device that came to nothing, the oldest first. The hub keeps 1,000 over all devices.
     pub fn dead_letters(&self, device_id: &str) -> Vec<DeadLetter> {
         let mut state = self.cloud.lock();

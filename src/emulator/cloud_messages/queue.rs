@@ -151,6 +151,11 @@ impl Queue {
         self.entries.iter().map(due).min()
     }
 
+    /// How many messages are in it.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// What is in it, in order.
     pub(super) fn list(&self) -> Vec<Queued> {
         let shown = |entry: &Entry| Queued { locked: entry.lock.is_some(), ..entry.queued.clone() };
