@@ -33,7 +33,8 @@ use crate::model::EndDevice;
 use lane::{Lane, Queued};
 use places::Places;
 
-/// Direct methods of one device at once. IoT Hub lets a device have ten calls open.
+/// Direct methods of one device at once: more than people and programs have reason to call, as each is a downlink to a
+/// device that hears a few in an hour.
 pub const MAX_METHODS: usize = 10;
 /// Bodies of messages that wait for their turn, all devices together: more is left to its lock.
 const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;

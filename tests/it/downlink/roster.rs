@@ -197,6 +197,24 @@ async fn an_uplink_that_finds_a_lost_device_first_ends_its_search() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_uplink_that_comes_while_the_directory_is_asked_has_the_last_word() {
+    for answer in [Ok(hub_device_at("stale", "d-1")), parked()] {
+        let world = World::new();
+        let (roster, hub_device, _stop) = started(&world);
+        answers(&world, [answer]);
+        world.directory.held.send_replace(true);
+        roster.lost(&hub_device, ParkReason::DeviceUnknown, "as told");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(world.directory.resolved.lock().unwrap().len(), 1);
+        roster.meet(&end_device("d-1"), &hub_device_at("other", "d-1"));
+        world.directory.held.send_replace(false);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(wishes(&world.hub), ["hub/d-1 all", "hub/d-1 none", "other/d-1 all"]);
+        assert_eq!(roster.end_device(&hub_device_at("other", "d-1")), Some(end_device("d-1")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_lost_devices_are_all_found_again() {
     let world = World::new();
     let names: Vec<String> = (0..1000).map(|n| format!("d-{n}")).collect();

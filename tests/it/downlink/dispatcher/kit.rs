@@ -169,6 +169,8 @@ pub(crate) struct Directory {
     pub(crate) resolutions: Arc<Mutex<Resolutions>>,
     pub(crate) lost: Arc<Mutex<Vec<EndDevice>>>,
     pub(crate) resolved: Arc<Mutex<Vec<EndDevice>>>,
+    /// No resolution ends while this is set.
+    pub(crate) held: watch::Sender<bool>,
 }
 
 impl Devices for Directory {
@@ -179,6 +181,7 @@ impl Devices for Directory {
     async fn resolve(&self, device: &EndDevice) -> Result<Arc<HubDevice>, ResolveError> {
         tokio::task::yield_now().await;
         self.resolved.lock().unwrap().push(device.clone());
+        self.held.subscribe().wait_for(|held| !held).await.unwrap();
         let mut resolutions = self.resolutions.lock().unwrap();
         let Some(answers) = resolutions.get_mut(device) else { return Ok(hub_device(device.device_id())) };
         let answer = answers.front().cloned().unwrap();
