@@ -60,7 +60,8 @@ pub(crate) fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
 pub(crate) fn emulate(dir: &Path, amqp_port: u64, https_port: u64) -> (Running, Value) {
     let (amqp, https) = (amqp_port.to_string(), https_port.to_string());
     let mut command = Command::new(BINARY);
-    command.args(["emulate", "--amqp-port", &amqp, "--https-port", &https, "--dir"]).arg(dir);
+    command.args(["emulate", "--things-stack-port", "0", "--amqp-port", &amqp, "--https-port", &https]);
+    command.arg("--dir").arg(dir);
     command.stdout(Stdio::null());
     let running = Running(command.spawn().expect("the emulator starts"));
     let file = dir.join("ready.json");

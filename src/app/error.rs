@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 
-use crate::devices::{HttpClientError, InvalidHubIdRule, InvalidRoute};
+use crate::devices::{InvalidHubIdRule, InvalidRoute};
+use crate::downlink::translate::InvalidRule;
+use crate::net::HttpClientError;
 use crate::net::proxy::InvalidProxy;
 use crate::net::tls::TlsError;
 use crate::spool::SpoolError;
+use crate::things_stack::InvalidAddress;
 
 /// The connector did not start; nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +43,15 @@ pub enum AppError {
     /// The proxy's address.
     #[error("azure.proxy: {0}")]
     Proxy(#[from] InvalidProxy),
-    /// The HTTP client for DPS.
+    /// The HTTP client for DPS and The Things Stack.
     #[error(transparent)]
     Http(#[from] HttpClientError),
+    /// A method or property of `downlink`.
+    #[error("{0}")]
+    Rule(#[from] InvalidRule),
+    /// `things_stack.base_url` or one of `allowed_hosts`.
+    #[error("things_stack: {0}")]
+    ThingsStack(#[from] InvalidAddress),
 }
 
 impl AppError {
@@ -51,7 +60,7 @@ impl AppError {
         match self {
             Self::Listen { .. } | Self::Spool(SpoolError::InUse(_)) => true,
             Self::Spool(_) | Self::State(_) | Self::Routes(_) | Self::HubId(_) | Self::Tls(_) => false,
-            Self::Proxy(_) | Self::Http(_) => false,
+            Self::Proxy(_) | Self::Http(_) | Self::Rule(_) | Self::ThingsStack(_) => false,
         }
     }
 }

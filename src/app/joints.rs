@@ -8,14 +8,15 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::first_contact::Answered;
+use super::way_back::Ledger;
 use crate::admin::{Health, NotReady};
 use crate::azure::{HubDevice, Telemetry};
-use crate::devices::{Directory, ResolveError, Store, StoreError};
+use crate::devices::{Directory, Store, StoreError};
 use crate::iot_hub::{IotHub, SendError};
 use crate::metrics::{Metrics, Snapshot};
-use crate::model::{Clock, EndDevice, Outcome, ParkReason};
+use crate::model::{Clock, Outcome, ParkReason};
 use crate::spool::{Appended, DedupKey, NewRecord, Seq, Spool, SpoolError, State, StateStore};
-use crate::uplink::ports::{Devices, Hubs, Observer, Records};
+use crate::uplink::ports::{Hubs, Observer, Records};
 use crate::webhook::{self, Intake, NewMessage, Stored};
 
 impl Records for Spool {
@@ -29,24 +30,6 @@ impl Records for Spool {
 
     async fn park(&self, seq: Seq, reason: ParkReason, detail: &str) -> Result<(), SpoolError> {
         Self::park(self, seq, reason, detail).await
-    }
-}
-
-impl Devices for Directory {
-    fn cached(&self, device: &EndDevice) -> Option<Arc<HubDevice>> {
-        Self::cached(self, device, None).ok().flatten()
-    }
-
-    async fn resolve(
-        &self,
-        device: &EndDevice,
-        dev_eui: Option<&str>,
-    ) -> Result<Arc<HubDevice>, ResolveError> {
-        Self::resolve(self, device, dev_eui).await
-    }
-
-    fn lost(&self, device: &EndDevice, seen: &Arc<HubDevice>, reason: ParkReason) {
-        Self::lost(self, device, seen, reason);
     }
 }
 
@@ -76,7 +59,7 @@ impl Observer for Metrics {
 
 impl Intake for Spool {
     async fn store(&self, message: NewMessage) -> Result<Stored, webhook::StoreError> {
-        let NewMessage { device, dedup, body, waiter } = message;
+        let NewMessage { device, dedup, body, waiter, about_downlinks: _ } = message;
         let record = NewRecord {
             lane: device.key().into(),
             group: device.application_id().into(),
@@ -144,6 +127,7 @@ pub(super) struct Vitals {
     pub(super) spool: Spool,
     pub(super) hubs: IotHub,
     pub(super) directory: Directory,
+    pub(super) ledger: Ledger,
     pub(super) clock: Clock,
 }
 
@@ -178,6 +162,8 @@ impl Vitals {
             devices_known: self.directory.len() as u64,
             devices_connected: hubs.devices as u64,
             hub_connections: hubs.connections as u64,
+            devices_kept_open: hubs.kept as u64,
+            downlinks_open: self.ledger.open() as u64,
         }
     }
 }

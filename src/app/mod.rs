@@ -1,8 +1,10 @@
 //! The composition root: builds bottom-up, spawns, drains; alone sees siblings together.
 
+mod downlinks;
 mod error;
 mod first_contact;
 mod joints;
+mod way_back;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,17 +16,19 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use downlinks::{Neighbours, WayBackParts, WayBackTasks, c2d_credit};
 pub use error::AppError;
 use first_contact::{Answered, FirstContact};
 use joints::{DeviceStore, Vitals};
 
 use crate::config::{Config, Transport};
-use crate::devices::{Directory, HubIdRule, Options as DirectoryOptions, Routes, http_client};
+use crate::devices::{Directory, HubIdRule, Options as DirectoryOptions, Routes};
 use crate::iot_hub::{IotHub, IotHubOptions};
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::net::proxy::Proxy;
 use crate::net::tls::client_config;
+use crate::net::{Schemes, http_client};
 use crate::spool::{Spool, control};
 use crate::uplink::{Backoff, Pump, PumpOptions};
 use crate::{admin, webhook};
@@ -50,6 +54,7 @@ struct Tasks {
     webhook: (CancellationToken, JoinHandle<()>),
     control: (CancellationToken, JoinHandle<()>),
     first_contact: (CancellationToken, JoinHandle<()>),
+    way_back: WayBackTasks,
     pump: (CancellationToken, JoinHandle<()>),
     admin: (CancellationToken, JoinHandle<()>),
 }
@@ -75,8 +80,10 @@ impl Connector {
         let routes = Routes::new(&config.azure).map_err(AppError::Routes)?;
         let rule = HubIdRule::parse(&config.devices.hub_id)?;
         let tls = client_config(config.azure.ca_file.as_deref())?;
-        let http = http_client(&tls, config.azure.proxy.as_deref(), config.azure.connect_timeout)?;
-        let hub_options = hub_options(&config, tls, clock.clone())?;
+        let http =
+            |schemes| http_client(&tls, config.azure.proxy.as_deref(), config.azure.connect_timeout, schemes);
+        let (to_dps, to_things_stack) = (http(Schemes::HttpsOnly)?, http(Schemes::HttpToo)?);
+        let hub_options = hub_options(&config, Arc::clone(&tls), clock.clone())?;
         let first_contact = FirstContact::new(&routes, &hub_options);
         let webhook_listener = listen("webhook.listen", config.webhook.listen).await?;
         let admin_listener = listen("admin.listen", config.admin.listen).await?;
@@ -88,19 +95,33 @@ impl Connector {
             rule,
             DeviceStore(spool.state()),
             DirectoryOptions::from(&config.devices),
-            http,
+            to_dps,
             clock.clone(),
         )
         .await
         .map_err(|error| AppError::State(error.to_string()))?;
-        let hubs = IotHub::new(hub_options);
+        let (hubs, events) = IotHub::with_events(hub_options);
         let metrics = Metrics::new();
+        let way_back = WayBackParts::new(
+            &config,
+            to_things_stack,
+            Neighbours {
+                spool: spool.clone(),
+                directory: directory.clone(),
+                hubs: hubs.clone(),
+                events,
+                metrics: metrics.clone(),
+                clock: clock.clone(),
+            },
+        )
+        .await?;
         let answered = Answered::default();
         let vitals = Vitals {
             answered: answered.clone(),
             spool: spool.clone(),
             hubs: hubs.clone(),
             directory: directory.clone(),
+            ledger: way_back.ledger(),
             clock: clock.clone(),
         };
         let gauges = vitals.clone();
@@ -108,9 +129,10 @@ impl Connector {
 
         let pump = Pump::new(
             spool.clone(),
-            directory,
+            way_back.residents(),
             hubs.clone(),
             metrics.clone(),
+            way_back.way_back(),
             hubs.hub_up(),
             PumpOptions {
                 backoff: Backoff { initial: config.uplink.retry_initial, max: config.uplink.retry_max },
@@ -120,14 +142,14 @@ impl Connector {
             },
         );
         let grace = config.shutdown.grace;
+        let desk = way_back.desk();
         let tasks = Tasks {
+            way_back: way_back.run(grace.saturating_sub(CLOSING) / 2),
             pump: spawn(|stop| pump.run(claim, stop, grace.saturating_sub(CLOSING))),
             first_contact: spawn(|stop| first_contact.run(answered, stop)),
             control: spawn(|stop| serve_control(spool.clone(), stop)),
             admin: spawn(|stop| admin::serve(admin_listener, Arc::new(vitals), metrics.clone(), stop)),
-            webhook: spawn(|stop| {
-                webhook::serve(webhook_listener, spool.clone(), config.webhook, metrics, stop)
-            }),
+            webhook: spawn(|stop| webhook::serve(webhook_listener, desk, config.webhook, metrics, stop)),
         };
         let stats = spool.stats();
         info!(webhook = %webhook_at, admin = %admin_at, pending = stats.pending, parked = stats.parked, "The connector is up.");
@@ -158,13 +180,15 @@ impl Connector {
         // was told nothing yet, and posts again.
         let uploads = began + self.grace / WEBHOOK_SHARE;
         let sends = began + self.grace.saturating_sub(CLOSING) + Duration::from_millis(500);
-        let Tasks { webhook, control, first_contact, pump, admin } = self.tasks;
+        let Tasks { webhook, control, first_contact, way_back, pump, admin } = self.tasks;
         end("webhook", webhook, uploads).await;
         end("first contact", first_contact, deadline).await;
+        end("dispatcher", way_back.dispatcher, sends.min(deadline)).await;
         end("pump", pump, sends.min(deadline)).await;
         if timeout_at(deadline, self.hubs.close()).await.is_err() {
             warn!("Hub connections did not close in time; dropped.");
         }
+        end("ledger", way_back.beside, deadline).await;
         end("control socket", control, deadline).await;
         // The database is safe without it; closing only tidies up, so it may pass the deadline a little.
         if timeout(CLOSING, self.spool.close()).await.is_err() {
@@ -198,6 +222,8 @@ fn hub_options(
         send_timeout: config.uplink.send_timeout,
         max_devices_per_connection: azure.max_devices_per_connection,
         idle_timeout: config.devices.idle_timeout,
+        c2d_credit: c2d_credit(config.downlink.complete_on),
+        attach_rate: azure.attach_rate,
         clock,
         ..IotHubOptions::new(tls)
     })

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
 use crate::model::{ParkReason, Secret};
@@ -52,11 +52,12 @@ pub enum Command {
     CheckConfig(ConfigArgs),
     /// Run connector and emulated IoT Hub in one process, to see it work without Azure
     ///
-    /// Prints a curl line to try, and each telemetry message as it arrives at the hub.
+    /// An emulated Things Stack is with them, for downlinks. Prints curl lines to try, and each telemetry message as it arrives at the hub.
     Demo(DemoArgs),
     /// Run the emulated IoT Hub and Device Provisioning Service alone, to test any IoT device without Azure
     ///
-    /// Writes DIR/ready.json once it listens, with host names, connection strings and keys.
+    /// With an emulated Things Stack, to test downlinks. Writes DIR/ready.json once it listens, with host names,
+    /// connection strings and keys.
     Emulate(EmulateArgs),
     /// Post payload files to a webhook, as The Things Stack would
     Replay(ReplayArgs),
@@ -94,6 +95,19 @@ pub struct DemoArgs {
     /// Port of HTTPS and WebSocket on 127.0.0.1; 0 takes any free one
     #[arg(long, value_name = "N", default_value_t = 8443)]
     pub https_port: u16,
+    /// Port of the emulated Things Stack on 127.0.0.1, plain HTTP; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 1885)]
+    pub things_stack_port: u16,
+}
+
+/// A hub's tier, as `--tier` names it.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TierArg {
+    /// Everything
+    #[default]
+    Standard,
+    /// Telemetry and registry only
+    Basic,
 }
 
 /// `emulate`
@@ -111,6 +125,18 @@ pub struct EmulateArgs {
     /// Hubs that the Device Provisioning Service spreads devices over, evenly
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub hubs: u16,
+    /// Port of the emulated Things Stack on 127.0.0.1, plain HTTP; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 1885)]
+    pub things_stack_port: u16,
+    /// Webhook that the emulated Things Stack posts its messages to, such as http://127.0.0.1:8080/webhook
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<Url>,
+    /// File with the secret of the webhook
+    #[arg(long, value_name = "FILE", requires = "webhook")]
+    pub webhook_secret_file: Option<PathBuf>,
+    /// Tier of the hubs; Azure's basic one has no cloud-to-device messages, direct methods and twins
+    #[arg(long, value_enum, value_name = "TIER", default_value_t)]
+    pub tier: TierArg,
 }
 
 /// `replay`

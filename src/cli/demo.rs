@@ -1,4 +1,4 @@
-//! `demo`: connector and emulator in one process; prints in plain words what arrives at the hub.
+//! `demo`: connector and emulators in one process; prints in plain words what arrives at the hub.
 //!
 //! Knows nothing of how either works.
 
@@ -9,21 +9,26 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::args::DemoArgs;
-use super::emulate::{Folder, failed};
+use super::emulate::{Folder, failed, post_to};
 use super::{CliError, Exit, print};
 use crate::app::{AppError, Connector};
-use crate::config::Config;
+use crate::config::{Config, ThingsStackApplication};
+use crate::emulator::things_stack::{DeviceName, ThingsStack, Webhook};
 use crate::emulator::{Emulator, Event, Hub, Options, PARTITIONS, Ready};
 use crate::model::Secret;
 
 /// What the curl line posts: the ordinary uplink of the project's payloads.
 const EXAMPLE: &str = include_str!("../../payloads/uplink_message.json");
 
-/// Starts both, prints a curl line to try, then every arrival, until `stop`.
+const EXAMPLE_APPLICATION: &str = "vineyard";
+const EXAMPLE_DEVICE: &str = "cellar-climate-01";
+
+/// Starts all, prints a curl line to try, then every arrival, until `stop`.
 ///
 /// # Errors
 /// A port is taken, or the folder can't be used.
@@ -33,6 +38,7 @@ pub(super) async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), 
     let options = Options {
         amqp_port: args.amqp_port,
         https_port: args.https_port,
+        things_stack_port: Some(args.things_stack_port),
         ..Options::new(dir.join("emulator"))
     };
     let emulator = Emulator::start(options).await.map_err(failed)?;
@@ -47,7 +53,16 @@ pub(super) async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), 
         }
     };
     let url = format!("http://{}/webhook", connector.webhook());
-    let ready = Ready { webhook_url: Some(url.clone()), ..emulator.ready().clone() };
+    let ready = Ready {
+        webhook_url: Some(url.clone()),
+        things_stack_webhook: Some(url.clone()),
+        ..emulator.ready().clone()
+    };
+    if let Some(stack) = emulator.things_stack() {
+        know_example(stack)?;
+        let webhook = url.parse().map_err(|error| CliError::setup("the webhook has no URL", error))?;
+        post_to(stack, Webhook::new(webhook))?;
+    }
     ready.write(&dir).map_err(failed)?;
     let example = dir.join("uplink_message.json");
     std::fs::write(&example, EXAMPLE)
@@ -65,6 +80,17 @@ pub(super) async fn demo(args: DemoArgs, stop: CancellationToken) -> Result<(), 
     // What it says is no longer true. A folder that is gone already is fine.
     _ = std::fs::remove_file(dir.join("ready.json"));
     Ok(())
+}
+
+/// The device of the example is one and the same, whichever way its uplinks come.
+fn know_example(stack: &ThingsStack) -> Result<(), CliError> {
+    let example: Value = serde_json::from_str(EXAMPLE)
+        .map_err(|error| CliError::setup("the example uplink is damaged", error))?;
+    let text = |pointer: &str| example.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let Some(device) = DeviceName::new(EXAMPLE_APPLICATION, EXAMPLE_DEVICE) else { return Ok(()) };
+    stack
+        .set_euis(&device, text("/end_device_ids/dev_eui"), text("/end_device_ids/join_eui"))
+        .map_err(|error| CliError::setup("the example's device can't be made", error))
 }
 
 /// There is no configuration to change here, only an option.
@@ -89,14 +115,23 @@ fn config(dir: &Path, webhook_port: u16, ready: &Ready) -> Config {
     config.azure.dps.endpoint = Some(ready.dps_endpoint.clone());
     config.azure.dps.id_scope = Some(ready.id_scope.clone());
     config.azure.dps.group_enrollment_key = Some(Secret::new(ready.group_enrollment_key.clone()));
+    config.things_stack.base_url = ready.things_stack_url.clone();
+    let api_key = ready.things_stack_api_key.clone().map(Secret::new);
+    // Other applications' keys are learned from the headers of their uplinks.
+    let application = ThingsStackApplication { api_key, ..ThingsStackApplication::default() };
+    config.things_stack.applications.insert(EXAMPLE_APPLICATION.to_owned(), application);
     config
 }
 
 fn greeting(ready: &Ready, connector: &Connector, url: &str, dir: &Path, example: &Path) -> String {
-    let mut text = String::from("The connector and an emulated Azure IoT Hub are running\n\n");
+    let mut text =
+        String::from("The connector, an emulated Azure IoT Hub and an emulated Things Stack are running\n\n");
     _ = writeln!(text, "  webhook  {url}");
     for hub in &ready.hubs {
         _ = writeln!(text, "  hub      {} AMQP {}, HTTPS {}", hub.host_name, hub.amqp_port, ready.https_port);
+    }
+    if let Some(url) = &ready.things_stack_url {
+        _ = writeln!(text, "  The Things Stack {url}");
     }
     _ = writeln!(text, "  metrics  http://{}/metrics", connector.admin());
     _ = writeln!(text, "  files    {} (ready.json has all keys and connection strings)", dir.display());
@@ -106,6 +141,14 @@ fn greeting(ready: &Ready, connector: &Connector, url: &str, dir: &Path, example
         "  curl -i -H 'Content-Type: application/json' --data-binary @'{}' {url}\n",
         example.display()
     );
+    if let Some(url) = &ready.things_stack_url {
+        _ = writeln!(text, "Or let a device of the emulated Things Stack send one, as often as you like:\n");
+        _ = writeln!(
+            text,
+            "  curl -i -d '{{\"f_port\":2,\"decoded_payload\":{{\"temperature\":13.5}}}}' \\\n    \
+             {url}/emulator/applications/{EXAMPLE_APPLICATION}/devices/{EXAMPLE_DEVICE}/uplink\n"
+        );
+    }
     _ = writeln!(text, "Each message that arrives at the hub is shown here. Stop with Ctrl-C\n");
     text
 }

@@ -1,15 +1,17 @@
-//! `emulate`: the emulated IoT Hub and DPS alone, for whoever tests an IoT device.
+//! `emulate`: the emulated IoT Hub, DPS and Things Stack alone, for whoever tests an IoT device or a connector.
 //!
 //! Knows nothing of how the emulator works.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use super::args::EmulateArgs;
+use super::args::{EmulateArgs, TierArg};
 use super::{CliError, Exit, print};
-use crate::emulator::{Emulator, EmulatorError, Options, Ready};
+use crate::emulator::things_stack::{ThingsStack, Webhook};
+use crate::emulator::{Emulator, EmulatorError, Options, Ready, Tier};
+use crate::model::Secret;
 
 /// A folder that the user named, or a temporary one that goes with the process.
 pub(super) enum Folder {
@@ -45,14 +47,39 @@ pub(super) async fn emulate(args: EmulateArgs, stop: CancellationToken) -> Resul
         amqp_port: args.amqp_port,
         https_port: args.https_port,
         hubs: usize::from(args.hubs),
+        things_stack_port: Some(args.things_stack_port),
+        tier: match args.tier {
+            TierArg::Standard => Tier::Standard,
+            TierArg::Basic => Tier::Basic,
+        },
         ..Options::new(folder.path())
     };
+    let secret = args.webhook_secret_file.as_deref().map(read_secret).transpose()?;
     let emulator = Emulator::start(options).await.map_err(failed)?;
-    emulator.ready().write(&folder.path()).map_err(failed)?;
-    print(&greeting(emulator.ready(), &folder.path()));
+    let mut ready = emulator.ready().clone();
+    if let (Some(url), Some(stack)) = (args.webhook, emulator.things_stack()) {
+        ready.things_stack_webhook = Some(url.to_string());
+        post_to(stack, Webhook { secret, ..Webhook::new(url) })?;
+    }
+    ready.write(&folder.path()).map_err(failed)?;
+    print(&greeting(&ready, &folder.path()));
     stop.cancelled().await;
     emulator.shutdown().await;
     Ok(())
+}
+
+/// Lets the emulated Things Stack post to a webhook, with its own API key for the downlinks that come back.
+pub(super) fn post_to(stack: &ThingsStack, webhook: Webhook) -> Result<(), CliError> {
+    let downlink_api_key = Some(Secret::new(stack.api_key()));
+    stack
+        .set_webhook(Some(Webhook { downlink_api_key, ..webhook }))
+        .map_err(|error| CliError::setup("the emulated Things Stack can't post to the webhook", error))
+}
+
+fn read_secret(path: &Path) -> Result<Secret, CliError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| CliError::setup("the file of --webhook-secret-file can't be read", error))?;
+    Ok(Secret::new(text.trim()))
 }
 
 pub(super) fn failed(error: EmulatorError) -> CliError {
@@ -74,6 +101,12 @@ fn greeting(ready: &Ready, dir: &std::path::Path) -> String {
     _ = writeln!(text, "  DPS      {} id scope {}", ready.dps_endpoint, ready.id_scope);
     _ = writeln!(text, "           group enrollment key {}", ready.group_enrollment_key);
     _ = writeln!(text, "  trust    {}", ready.ca_file);
+    if let Some(url) = &ready.things_stack_url {
+        _ = writeln!(text, "  The Things Stack {url} (its API key is in ready.json)");
+    }
+    if let Some(webhook) = &ready.things_stack_webhook {
+        _ = writeln!(text, "           posts its messages to {webhook}");
+    }
     _ = writeln!(text, "\nAll of it for programs: {}\nStop with Ctrl-C", dir.join("ready.json").display());
     text
 }

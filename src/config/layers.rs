@@ -16,8 +16,8 @@ use super::{MAX_FILE_BYTES, files};
 /// name, so names with a single underscore here are not ours to judge.
 const PREFIX: &str = "TTI_CONNECTOR__";
 
-/// Deepest key: `azure.applications.<id>.iot_hub.connection_string`. A name with more parts is not a key.
-const MAX_DEPTH: usize = 5;
+/// Deepest key: `downlink.applications.<id>.methods.<name>.port`. A name with more parts is not a key.
+const MAX_DEPTH: usize = 6;
 
 /// File and environment, the latter winning key by key.
 pub(super) struct Layers {
@@ -150,7 +150,7 @@ fn key_path(name: &str) -> Vec<String> {
     let lower = name.strip_prefix(PREFIX).unwrap_or(name).to_ascii_lowercase();
     let mut path: Vec<String> = lower.split("__").map(str::to_owned).collect();
     if let [section, applications, id, ..] = path.as_mut_slice()
-        && (section == "azure" || section == "things_stack")
+        && ["azure", "things_stack", "downlink"].contains(&section.as_str())
         && applications == "applications"
     {
         *id = id.replace('_', "-");

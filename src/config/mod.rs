@@ -5,14 +5,17 @@
 
 mod files;
 mod forms;
+mod forms_downlink;
 mod layers;
 mod parse;
 mod problems;
 mod route;
 mod rules;
 mod schema;
+mod schema_downlink;
 mod secrets;
 mod sections;
+mod sections_downlink;
 mod suggest;
 mod table;
 mod units;
@@ -22,10 +25,10 @@ use std::path::{Path, PathBuf};
 pub use problems::{ConfigProblems, Place, Problem};
 pub use route::Route;
 pub use sections::{
-    Admin, Application, Azure, Command, CompleteOn, Config, Devices, Downlink, DownlinkApplication,
-    DownlinkRoute, Dps, IotHub, Log, LogFormat, Shutdown, Spool, TelemetryFormat, TelemetrySection,
-    ThingsStack, ThingsStackApplication, Transport, Twin, Uplink, Webhook,
+    Admin, Application, Azure, Config, Devices, Dps, IotHub, Log, LogFormat, Shutdown, Spool,
+    TelemetryFormat, TelemetrySection, ThingsStack, ThingsStackApplication, Transport, Uplink, Webhook,
 };
+pub use sections_downlink::{Command, CompleteOn, Downlink, DownlinkApplication, DownlinkRoute, Twin};
 pub use table::Key;
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 

@@ -116,6 +116,36 @@ pub(super) fn choice<T: Copy>(choices: &[(&str, T)]) -> impl FnOnce(&Input<'_>) 
     }
 }
 
+/// A list of such words, each at most once. From a variable: as [`list`].
+pub(super) fn choices<T: Copy>(choices: &[(&str, T)]) -> impl FnOnce(&Input<'_>) -> Result<Vec<T>, Fault> {
+    move |input| {
+        let names = || choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        let given: Vec<String> = list(input)?.iter().map(|one| one.trim().to_owned()).collect();
+        let mut values = Vec::with_capacity(given.len());
+        for (index, one) in given.iter().enumerate() {
+            let Some((_, value)) = choices.iter().find(|(name, _)| name == one) else {
+                return Err(Fault::new("an entry is not a known value", format!("known are {}", names())));
+            };
+            if given[..index].contains(one) {
+                return Err(Fault::new(format!("{one} comes twice"), "name each once"));
+            }
+            values.push(*value);
+        }
+        Ok(values)
+    }
+}
+
+/// `true` or `false`; from a variable as text.
+pub(super) fn boolean(input: &Input<'_>) -> Result<bool, Fault> {
+    let text = input.value.as_str().filter(|_| input.variable);
+    match (input.value.to_bool(), text.map(str::trim)) {
+        (Some(value), _) => Ok(value),
+        (None, Some("true")) => Ok(true),
+        (None, Some("false")) => Ok(false),
+        (None, _) => Err(wrong_type(input.value, "true or false", "write true or false without quotes")),
+    }
+}
+
 /// A list of texts. From a variable: `["one", "two"]` or `one,two`.
 pub(super) fn list(input: &Input<'_>) -> Result<Vec<String>, Fault> {
     let fix = "write [\"one\", \"two\"]";

@@ -10,18 +10,18 @@ use super::sections::{
     TelemetryFormat, TelemetrySection, ThingsStack, ThingsStackApplication, Transport, Uplink, Webhook,
 };
 use super::table::Table;
-use super::{forms, parse};
+use super::{forms, forms_downlink, parse, schema_downlink};
 use crate::azure::ConnectionString;
 
-const fn seconds(n: u64) -> Duration {
+pub(super) const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-const fn minutes(n: u64) -> Duration {
+pub(super) const fn minutes(n: u64) -> Duration {
     seconds(n * 60)
 }
 
-const fn days(n: u64) -> Duration {
+pub(super) const fn days(n: u64) -> Duration {
     minutes(n * 24 * 60)
 }
 
@@ -39,8 +39,8 @@ pub(super) fn read(root: &mut Table<'_, '_>) -> Config {
         azure: root.table("azure", azure),
         devices: root.table("devices", devices),
         things_stack: root.table("things_stack", things_stack),
-        downlink: super::Downlink::default(),
-        twin: super::Twin::default(),
+        downlink: root.table("downlink", schema_downlink::downlink),
+        twin: root.table("twin", schema_downlink::twin),
         telemetry: root.table("telemetry", telemetry),
         admin: root.table("admin", admin),
         log: root.table("log", log),
@@ -109,6 +109,7 @@ fn uplink(table: &mut Table<'_, '_>) -> Uplink {
 
 fn azure(table: &mut Table<'_, '_>) -> Azure {
     let default = Azure::default();
+    let rate = parse::number(1, 10_000, "the largest hubs take 6000 a second for each unit");
     let transport = parse::choice(&[("amqp", Transport::Amqp), ("amqp_ws", Transport::AmqpWs)]);
     let token = parse::duration(
         minutes(1),
@@ -136,7 +137,7 @@ fn azure(table: &mut Table<'_, '_>) -> Azure {
             default.max_devices_per_connection,
             devices,
         ),
-        attach_rate: default.attach_rate,
+        attach_rate: table.value("attach_rate", default.attach_rate, rate),
         model_id: table.optional("model_id", forms::model_id),
         iot_hub: table.table("iot_hub", iot_hub),
         dps: table.table("dps", dps),
@@ -196,10 +197,15 @@ fn devices(table: &mut Table<'_, '_>) -> Devices {
 }
 
 fn things_stack(table: &mut Table<'_, '_>) -> ThingsStack {
+    let default = ThingsStack::default();
+    let timeout = parse::duration(seconds(1), seconds(50), "the hub holds a message for one minute");
+    let in_flight = parse::number(1, 1024, "each is a connection to The Things Stack");
     ThingsStack {
         base_url: table.optional("base_url", forms::base_url),
+        allowed_hosts: table.value("allowed_hosts", default.allowed_hosts, forms_downlink::hosts),
+        request_timeout: table.value("request_timeout", default.request_timeout, timeout),
+        max_in_flight: table.value("max_in_flight", default.max_in_flight, in_flight),
         applications: table.tables("applications", forms::things_stack_id, things_stack_application),
-        ..ThingsStack::default()
     }
 }
 

@@ -65,7 +65,7 @@ struct Inner {
 }
 
 impl Directory {
-    /// Starts with what the store kept. `http` is for DPS; make it with [`super::http_client`].
+    /// Starts with what the store kept. `http` is for DPS; make it with [`crate::net::http_client`].
     ///
     /// # Errors
     /// The store can't be read.
@@ -141,6 +141,15 @@ impl Directory {
             }
             Entry::Known(_) | Entry::Refused { .. } | Entry::Lost { .. } => None,
         });
+    }
+
+    /// All end devices whose hub device is known, those too whose assignment should be confirmed by now: the hub will
+    /// say if it is wrong.
+    pub fn known(&self) -> Vec<(EndDevice, Arc<HubDevice>)> {
+        self.0.resolver.entries.collect(|device, entry| match entry {
+            Entry::Known(known) => Some((device.clone(), Arc::clone(&known.hub_device))),
+            Entry::Refused { .. } | Entry::Lost { .. } => None,
+        })
     }
 
     /// End devices in memory, refused ones too.

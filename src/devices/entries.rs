@@ -57,6 +57,11 @@ impl Entries {
         self.by_device.len() >= MAX_DEVICES && !self.by_device.contains_key(device)
     }
 
+    /// What `pick` finds in each entry, in any order.
+    pub(super) fn collect<T>(&self, pick: impl Fn(&EndDevice, &Entry) -> Option<T>) -> Vec<T> {
+        self.by_device.iter().filter_map(|entry| pick(entry.key(), entry.value())).collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_device.len()
     }

@@ -16,7 +16,7 @@ mod routes;
 mod store;
 
 pub use directory::{Directory, Options};
-pub use dps::{Endpoint, GLOBAL_ENDPOINT, HttpClientError, InvalidEndpoint, Pace, http_client};
+pub use dps::{Endpoint, GLOBAL_ENDPOINT, InvalidEndpoint, Pace};
 pub use error::ResolveError;
 pub use hub_id_rule::{HubIdRule, InvalidHubIdRule, MissingDevEui};
 pub use routes::{DpsScope, InvalidRoute, Route, Routes, Target};

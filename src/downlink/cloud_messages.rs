@@ -5,9 +5,9 @@
 //!
 //! The hub holds a message for a minute, and hands it out again when that ends, which it does not count; it counts
 //! what we abandon, and drops the message at the tenth time by default. So a message that can't be pushed yet is
-//! tried until [`LOCK_MARGIN`] before its lock ends and only then abandoned, and after [`MAX_ABANDONS`] times left to
-//! its lock instead: the hub then keeps it as long as its own expiry says. An outage of The Things Stack costs such a
-//! message one attempt in every 55 to 60 s, and nothing else.
+//! tried until [`LOCK_MARGIN`] before its lock ends and only then abandoned. Ten locks of a minute are ten minutes of
+//! outage, and then the message is gone; so after [`MAX_ABANDONS`] times, and when it never had its turn, it is left to
+//! its lock instead: the hub keeps it as long as its own expiry says, and an outage costs it only the time.
 //!
 //! One corner nobody can decide: a push without an answer, a crash (or the webhook away) right after, and the downlink
 //! sent by a gateway before we ask. It is in no queue then, no event told of it, and it is pushed once more.
@@ -115,7 +115,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
                     device = %entry.device, message = entry.correlation, reason = obstacle.as_str(), abandoned = count,
                     "A cloud-to-device message can't be pushed yet; the hub will hand it out again."
                 );
-                if count < MAX_ABANDONS {
+                if count < MAX_ABANDONS && obstacle != Obstacle::Late {
                     // The link may be gone; then the lock runs out instead.
                     _ = job.settle.send(Settlement::Abandon);
                 }
@@ -183,7 +183,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
                 biased;
                 () = stop.cancelled() => {}
                 () = job.settle.closed() => {}
-                progress = self.proven(entry.id) => return self.proved(entry, job, progress),
+                progress = self.proven(&step, entry.id) => return self.proved(entry, job, progress),
                 () = sleep_until(until) => {}
             }
         }
@@ -195,9 +195,11 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
         Walked::At(progress)
     }
 
-    /// Waits until an event proves that the entry was queued; for ever if it is not open.
-    async fn proven(&self, id: EntryId) -> Progress {
-        if let Some(mut progress) = self.ledger.watch(id)
+    /// Waits until an event proves that the entry was queued; for ever if it is not open, or is only to be entered or
+    /// rejected: that is over when it is on disk, not when the ledger knows it.
+    async fn proven(&self, step: &Step, id: EntryId) -> Progress {
+        if matches!(step, Step::Ask | Step::Push)
+            && let Some(mut progress) = self.ledger.watch(id)
             && let Ok(progress) = progress.wait_for(|progress| *progress != Progress::Pushing).await
         {
             return progress.clone();

@@ -26,7 +26,7 @@ impl<N: Network, S: Store, O: Outbox, H: Hubs> Commands for MethodsAndDesired<N,
         self.methods.answer(device, hub_device, request).await
     }
 
-    async fn desired(&self, device: &EndDevice, hub_device: &Arc<HubDevice>, desired: Desired) {
+    fn desired(&self, device: &EndDevice, hub_device: &Arc<HubDevice>, desired: Desired) {
         self.desired.handle(device, hub_device, desired);
     }
 }

@@ -1,21 +1,22 @@
 //! The dispatcher: takes what comes from the hubs and gives each device its own lane.
 //!
-//! Per device, cloud-to-device messages go one after the other, desired properties too, beside them and beside direct
-//! methods. Knows no message's content. Every request is a task of its own, so that a device or application that
-//! waits delays no other; their number is bounded, in all and per application, and a device that is idle costs nothing.
+//! Per device, cloud-to-device messages go one after the other, direct methods beside them; desired properties are
+//! handed over in order at once. Knows no message's content. Every message and method is a task of its own, so that a
+//! device or application that waits delays no other; their number is bounded, in all and per application, and a device
+//! that is idle costs nothing.
 //!
-//! What finds no place is not lost: a message is left to its lock and comes again in a minute, a method is answered
-//! 429, desired properties wait.
+//! What finds no place is not lost: a message is left to its lock and comes again in a minute, a method is answered 429.
 
 mod lane;
 mod places;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -26,7 +27,7 @@ use super::CloudMessages;
 use super::cloud_messages::{CloudJob, Handled, Waiting};
 use super::ports::{Commands, Devices, Hubs, Network, Observer, Outbox, Store};
 use super::roster::{HubKey, Roster};
-use crate::azure::{Desired, HubDevice, MethodReply, MethodRequest};
+use crate::azure::{HubDevice, MethodReply, MethodRequest};
 use crate::iot_hub::DeviceEvent;
 use crate::model::EndDevice;
 use lane::{Lane, Queued};
@@ -38,9 +39,6 @@ pub const MAX_METHODS: usize = 10;
 const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 /// Strangers remembered, so that each is logged once.
 const MAX_STRANGERS: usize = 1000;
-/// Devices whose desired properties wait for a place that are looked at when one becomes free.
-const LOOKED_AT: usize = 16;
-
 /// Hands out the work. Made by [`Dispatcher::new`], at rest until [`Dispatcher::run`].
 pub struct Dispatcher<D, N, H, S, B, O, C> {
     parts: Arc<Parts<D, N, H, S, B, O, C>>,
@@ -48,8 +46,6 @@ pub struct Dispatcher<D, N, H, S, B, O, C> {
     places: Places,
     /// Bodies that wait in lanes, in bytes.
     held_bytes: usize,
-    /// Lanes whose desired properties wait for a place.
-    waiting: VecDeque<HubKey>,
     strangers: HashSet<HubKey>,
     tasks: JoinSet<Ended>,
     stop: CancellationToken,
@@ -73,7 +69,6 @@ enum Work {
     CloudMessage(Handled),
     Answer,
     Method,
-    Desired,
 }
 
 impl<D, N, H, S, B, O, C> Dispatcher<D, N, H, S, B, O, C>
@@ -93,7 +88,6 @@ where
             lanes: HashMap::new(),
             places: Places::default(),
             held_bytes: 0,
-            waiting: VecDeque::new(),
             strangers: HashSet::new(),
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
@@ -149,11 +143,17 @@ where
             }
             DeviceEvent::Method { device: hub_device, request, reply } => match self.who(&hub_device) {
                 Some((key, device)) => self.method(key, device, hub_device, request, reply),
-                None => self.refuse(reply, 503, "no end device of this connector stands for this hub device"),
+                None => self.refuse(
+                    reply,
+                    503,
+                    "unknown",
+                    "no end device of this connector stands for this hub device",
+                ),
             },
             DeviceEvent::Desired { device: hub_device, desired } => {
-                let Some((key, device)) = self.who(&hub_device) else { return };
-                self.desired(key, device, hub_device, desired);
+                if let Some((_, device)) = self.who(&hub_device) {
+                    self.parts.commands.desired(&device, &hub_device, desired);
+                }
             }
             DeviceEvent::Lost { device, reason, detail } => self.parts.roster.lost(&device, reason, &detail),
         }
@@ -205,7 +205,12 @@ where
         let lane = self.lanes.entry(key.clone()).or_default();
         if lane.methods >= MAX_METHODS || !self.places.take(device.application_id()) {
             self.tidy(&key);
-            return self.refuse(reply, 429, "too many calls are under way; try again in a few seconds");
+            return self.refuse(
+                reply,
+                429,
+                "busy",
+                "too many calls are under way; try again in a few seconds",
+            );
         }
         lane.methods += 1;
         let parts = Arc::clone(&self.parts);
@@ -218,24 +223,10 @@ where
         });
     }
 
-    fn desired(&mut self, key: HubKey, device: EndDevice, hub_device: Arc<HubDevice>, desired: Desired) {
-        let lane = self.lanes.entry(key.clone()).or_default();
-        let waits = lane.desired_busy || lane.has_desired();
-        if waits {
-            lane.put_desired(hub_device, desired);
-        } else if self.places.take(device.application_id()) {
-            lane.desired_busy = true;
-            self.start_desired(key, device, hub_device, desired);
-        } else {
-            lane.put_desired(hub_device, desired);
-            self.waiting.push_back(key);
-        }
-    }
-
-    fn refuse(&self, reply: oneshot::Sender<MethodReply>, status: i32, error: &str) {
+    fn refuse(&self, reply: oneshot::Sender<MethodReply>, status: i32, state: &str, message: &str) {
         self.parts.cloud_messages.observer.answered(status);
         // The caller may have given up.
-        _ = reply.send(MethodReply { status, payload: serde_json::json!({ "error": error }) });
+        _ = reply.send(MethodReply { status, payload: json!({ "status": state, "message": message }) });
     }
 
     fn start_cloud_message(&mut self, key: HubKey, job: CloudJob) {
@@ -250,20 +241,6 @@ where
         self.spawn(key, device, Work::Answer, async move {
             parts.cloud_messages.wait(waiting, &stop).await;
             Work::Answer
-        });
-    }
-
-    fn start_desired(
-        &mut self,
-        key: HubKey,
-        device: EndDevice,
-        hub_device: Arc<HubDevice>,
-        desired: Desired,
-    ) {
-        let parts = Arc::clone(&self.parts);
-        self.spawn(key, device.clone(), Work::Desired, async move {
-            parts.commands.desired(&device, &hub_device, desired).await;
-            Work::Desired
         });
     }
 
@@ -293,16 +270,9 @@ where
                 Work::CloudMessage(handled) => self.message_ended(&key, device, handled),
                 Work::Answer => {}
                 Work::Method => lane.methods -= 1,
-                Work::Desired => {
-                    lane.desired_busy = false;
-                    if let Some((hub_device, desired)) = lane.take_desired() {
-                        self.desired(key.clone(), device, hub_device, desired);
-                    }
-                }
             }
         }
         self.tidy(&key);
-        self.start_those_waiting();
     }
 
     /// The device's next message has its turn.
@@ -321,19 +291,6 @@ where
             && self.places.take(device.application_id())
         {
             self.start_waiting(key.clone(), device, waiting);
-        }
-    }
-
-    /// Desired properties that found no place before.
-    fn start_those_waiting(&mut self) {
-        for _ in 0..LOOKED_AT.min(self.waiting.len()) {
-            let Some(key) = self.waiting.pop_front() else { return };
-            let Some(lane) = self.lanes.get_mut(&key) else { continue };
-            let Some((hub_device, desired)) = lane.take_desired() else { continue };
-            match self.parts.roster.end_device(&hub_device) {
-                Some(device) => self.desired(key, device, hub_device, desired),
-                None => self.tidy(&key),
-            }
         }
     }
 

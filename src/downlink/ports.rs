@@ -99,22 +99,17 @@ pub trait Hubs: Send + Sync + 'static {
     ) -> impl Future<Output = Result<u64, SendError>> + Send;
 }
 
-/// What the cloud asks besides messages. Both always end, whatever the peers do.
+/// What the cloud asks besides messages.
 pub trait Commands: Send + Sync + 'static {
-    /// Answers a direct method.
+    /// Answers a direct method. Always ends, whatever the peers do.
     fn answer(
         &self,
         device: &EndDevice,
         hub_device: &Arc<HubDevice>,
         request: MethodRequest,
     ) -> impl Future<Output = MethodReply> + Send;
-    /// Acts on desired properties and acknowledges them. Called one after the other for a device.
-    fn desired(
-        &self,
-        device: &EndDevice,
-        hub_device: &Arc<HubDevice>,
-        desired: Desired,
-    ) -> impl Future<Output = ()> + Send;
+    /// Takes in desired properties, in the order their hub told them; returns at once.
+    fn desired(&self, device: &EndDevice, hub_device: &Arc<HubDevice>, desired: Desired);
 }
 
 /// Told what happens, for metrics. Every reason is one of a few words.

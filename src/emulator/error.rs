@@ -56,6 +56,9 @@ pub enum EmulatorError {
     /// Certificates could not be made or loaded.
     #[error("cannot make the TLS certificates: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// The client for the webhook could not be made.
+    #[error("cannot make the HTTP client for the webhook: {0}")]
+    HttpClient(String),
     /// The TLS library refuses the certificate.
     #[error("cannot use the TLS certificates: {0}")]
     Tls(#[from] rustls::Error),
@@ -70,6 +73,7 @@ impl EmulatorError {
             | Self::File { .. }
             | Self::Damaged { .. }
             | Self::Certificate(_)
+            | Self::HttpClient(_)
             | Self::Tls(_) => false,
         }
     }

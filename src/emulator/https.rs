@@ -1,4 +1,4 @@
-//! HTTPS of the emulator: reads requests within limits and hands them to registry, DPS or WebSocket by their path.
+//! HTTPS of the emulator: reads requests within limits and hands them to registry, twins, DPS or WebSocket by their path.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,15 +22,17 @@ use tokio_util::task::TaskTracker;
 use super::dps::Dps;
 use super::dps_wire::{self, DpsSite};
 use super::hub::Hub;
+use super::queries_api;
 use super::registry;
 use super::reply::{HubRefusal, Reply};
+use super::twins_api;
 use super::websocket;
 use crate::model::Clock;
 
-/// Largest request body; DPS allows 96 KB, a device's JSON has about 1 KB.
-const MAX_BODY_BYTES: usize = 128 * 1024;
+/// Largest request body: a direct method's payload has up to 128 KB, and there is some JSON around it.
+const MAX_BODY_BYTES: usize = 160 * 1024;
 /// Time for a request's head, and the longest silence of a kept-alive connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -84,19 +86,26 @@ async fn answer(site: &Arc<Site>, own: Arc<Hub>, mut request: Request<Incoming>)
         Ok(body) => body,
         Err(refused) => return refused.into_reply(),
     };
-    route(site, &hub, &parts, &path, &body)
+    route(site, &hub, &parts, &path, &body).await
 }
 
-fn route(site: &Site, hub: &Hub, parts: &Parts, path: &[String], body: &[u8]) -> Reply {
-    if path.first().is_some_and(|first| first == "devices") {
-        return registry::answer(hub, parts, path, body);
+/// A direct method may take minutes; whoever waits for it is dropped with its connection, or when the emulator stops.
+async fn route(site: &Site, hub: &Hub, parts: &Parts, path: &[String], body: &[u8]) -> Reply {
+    if queries_api::owns(parts, path) {
+        return queries_api::answer(hub, parts, path, body);
+    }
+    match path.first().map(String::as_str) {
+        Some("devices") => return registry::answer(hub, parts, path, body),
+        Some("twins") => return twins_api::answer(hub, parts, path, body).await,
+        Some("statistics") => return queries_api::statistics(hub, parts, path),
+        Some(_) | None => {}
     }
     if dps_wire::owns(path) {
         let Site { dps, clock, tasks, stop, .. } = site;
         return dps_wire::answer(&DpsSite { dps, clock, tasks, stop }, parts, path, body);
     }
-    let reason = "the emulator has /devices, DPS registrations and /$iothub/websocket";
-    HubRefusal::new(StatusCode::NOT_FOUND, "NotFound", reason).into_reply()
+    HubRefusal::unknown("/devices, /twins, /statistics, DPS registrations and /$iothub/websocket")
+        .into_reply()
 }
 
 /// The hub that the Host header names, without its port.
@@ -107,7 +116,7 @@ fn named_hub(hubs: &[Arc<Hub>], request: &Request<Incoming>) -> Option<Arc<Hub>>
 }
 
 /// The path's segments, each percent-decoded once. A slash at the end counts for nothing.
-fn segments(path: &str) -> Option<Vec<String>> {
+pub(super) fn segments(path: &str) -> Option<Vec<String>> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = path.strip_suffix('/').unwrap_or(path);
     let decode = |segment| percent_decode_str(segment).decode_utf8().ok().map(String::from);

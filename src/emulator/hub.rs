@@ -9,11 +9,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::{broadcast, watch};
 
+use super::cloud_messages::{CloudMessages, CloudSettings};
 use super::device::{Device, DeviceStatus, RegistryError};
 use super::event::Event;
+use super::methods::MethodDesk;
 use super::partition::Partition;
 use super::presence::{Cut, Presence};
 use super::sas::{Token, TokenError};
+use super::tier::Tier;
+use super::twin::Twin;
+use super::twin_table::TwinTable;
 use crate::model::Clock;
 
 /// Partitions of the Event Hub-compatible endpoint, as a new IoT Hub has.
@@ -25,9 +30,13 @@ pub struct Hub {
     host: String,
     clock: Clock,
     created_ms: i64,
+    tier: Tier,
+    pub(super) twins: TwinTable,
+    pub(super) methods: MethodDesk,
     policies: BTreeMap<&'static str, String>,
     state: Mutex<State>,
     presence: Mutex<Presence>,
+    pub(super) cloud: CloudMessages,
     changes: broadcast::Sender<HubChange>,
     arrived: watch::Sender<u64>,
     registry_version: watch::Sender<u64>,
@@ -52,31 +61,53 @@ pub enum HubChange {
 impl Hub {
     /// An empty hub that answers to `host`, with Azure's five default policies and fresh random keys.
     pub fn new(host: impl Into<String>, clock: Clock) -> Self {
-        Self::restore(host, clock, &BTreeMap::new(), Vec::new())
+        Self::restore(host, clock, &BTreeMap::new(), Vec::new(), BTreeMap::new())
     }
 
-    /// A hub with the policy keys and devices it had before. Missing keys are made.
+    /// A hub with the policy keys, devices and twins it had before. Missing keys and twins are made.
     pub fn restore(
         host: impl Into<String>,
         clock: Clock,
         policy_keys: &BTreeMap<String, String>,
         devices: Vec<Device>,
+        twins: BTreeMap<String, Twin>,
     ) -> Self {
         let key = |name: &str| policy_keys.get(name).cloned().unwrap_or_else(random_key);
         Self {
             host: host.into(),
             created_ms: clock.now_ms(),
+            twins: TwinTable::restore(devices.iter(), twins, clock.now_ms()),
+            methods: MethodDesk::default(),
             clock,
+            tier: Tier::default(),
             policies: POLICIES.into_iter().map(|name| (name, key(name))).collect(),
             state: Mutex::new(State {
                 devices: devices.into_iter().map(|device| (device.device_id.clone(), device)).collect(),
                 partitions: (0..PARTITIONS).map(|_| Partition::default()).collect(),
             }),
             presence: Mutex::default(),
+            cloud: CloudMessages::default(),
             changes: broadcast::channel(1024).0,
             arrived: watch::channel(0).0,
             registry_version: watch::channel(0).0,
         }
+    }
+
+    /// The same hub of another tier; standard unless said.
+    #[must_use]
+    pub fn with_tier(self, tier: Tier) -> Self {
+        Self { tier, ..self }
+    }
+
+    /// The same hub, without messages, that treats them otherwise.
+    #[must_use]
+    pub fn with_cloud(self, settings: CloudSettings) -> Self {
+        Self { cloud: CloudMessages::with(settings), ..self }
+    }
+
+    /// What it can do.
+    pub fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// Its host name, without port.
@@ -191,6 +222,7 @@ impl Hub {
             etag: random_etag(),
         };
         state.devices.insert(id.to_owned(), device.clone());
+        self.twins.made(id, self.clock.now_ms());
         drop(state);
         self.registry_version.send_modify(|version| *version += 1);
         Ok(device)
@@ -242,9 +274,11 @@ impl Hub {
             return Err(RegistryError::Precondition(id.to_owned()));
         }
         state.devices.remove(id);
+        self.twins.gone(id);
         drop(state);
         self.registry_version.send_modify(|version| *version += 1);
         self.cut_device(id, Cut::Deleted);
+        self.forget_cloud_messages(id);
         _ = self.changes.send(HubChange::DeviceLost(id.to_owned()));
         Ok(())
     }

@@ -95,13 +95,38 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
     })
 }
 
-/// Accepts connections of one listener until the emulator stops, and serves each in a task of its own.
+/// Accepts TLS connections of one listener until the emulator stops, and serves each in a task of its own.
 pub(super) async fn accept<F, Served>(listener: TcpListener, reception: Reception, serve: F)
 where
     F: Fn(TlsStream<TcpStream>) -> Served + Clone + Send + 'static,
     Served: Future<Output = ()> + Send,
 {
     let Reception { tls, places, tasks, stop } = reception;
+    let stopped = stop.clone();
+    let serve = move |stream| {
+        let (tls, stop, serve) = (tls.clone(), stopped.clone(), serve.clone());
+        async move {
+            let stream = tokio::select! {
+                stream = handshake(&tls, stream) => stream,
+                () = stop.cancelled() => None,
+            };
+            if let Some(stream) = stream {
+                serve(stream).await;
+            }
+        }
+    };
+    accept_plain(listener, (places, tasks, stop), serve).await;
+}
+
+/// As [`accept`], without TLS. The places bound the connections.
+pub(super) async fn accept_plain<F, Served>(
+    listener: TcpListener,
+    (places, tasks, stop): (Arc<Semaphore>, TaskTracker, CancellationToken),
+    serve: F,
+) where
+    F: Fn(TcpStream) -> Served + Clone + Send + 'static,
+    Served: Future<Output = ()> + Send,
+{
     loop {
         // The place first: when all are taken, newcomers wait in the system's queue.
         let next = async {
@@ -123,15 +148,9 @@ where
                 continue;
             }
         };
-        let (tls, stop, serve) = (tls.clone(), stop.clone(), serve.clone());
+        let serve = serve.clone();
         tasks.spawn(async move {
-            let stream = tokio::select! {
-                stream = handshake(&tls, stream) => stream,
-                () = stop.cancelled() => None,
-            };
-            if let Some(stream) = stream {
-                serve(stream).await;
-            }
+            serve(stream).await;
             drop(place);
         });
     }

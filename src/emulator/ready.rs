@@ -31,6 +31,15 @@ pub struct Ready {
     /// Where to post uplinks, if a connector runs in the same process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook_url: Option<String>,
+    /// The emulated Things Stack, such as `http://localhost:1885`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub things_stack_url: Option<String>,
+    /// Its API key with all rights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub things_stack_api_key: Option<String>,
+    /// Where it sends its messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub things_stack_webhook: Option<String>,
 }
 
 /// One hub.

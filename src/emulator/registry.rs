@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::device::{Device, RegistryError};
 use super::hub::{Hub, random_key};
+use super::registry_bulk;
 use super::registry_json::{self, Wanted};
 use super::reply::{self, HubRefusal, Reply};
 use super::sas::Token;
@@ -19,7 +20,7 @@ const MAX_DEVICES: usize = 1_000_000;
 /// Answers a call whose path starts with `devices`.
 pub(super) fn answer(hub: &Hub, parts: &Parts, path: &[String], body: &[u8]) -> Reply {
     let result = match path {
-        [_] => list(hub, parts, path),
+        [_] => list(hub, parts, path, body),
         [_, id] => device(hub, parts, path, id, body),
         [_, ..] | [] => Err(HubRefusal::new(
             StatusCode::NOT_FOUND,
@@ -30,9 +31,13 @@ pub(super) fn answer(hub: &Hub, parts: &Parts, path: &[String], body: &[u8]) -> 
     result.unwrap_or_else(HubRefusal::into_reply)
 }
 
-fn list(hub: &Hub, parts: &Parts, path: &[String]) -> Result<Reply, HubRefusal> {
+fn list(hub: &Hub, parts: &Parts, path: &[String], body: &[u8]) -> Result<Reply, HubRefusal> {
+    if parts.method == Method::POST {
+        authorize(hub, parts, path, &["iothubowner", "registryReadWrite"])?;
+        return registry_bulk::change(hub, body);
+    }
     if parts.method != Method::GET {
-        return Err(HubRefusal::wrong_method("GET"));
+        return Err(HubRefusal::wrong_method("GET, POST"));
     }
     authorize(hub, parts, path, &["iothubowner", "registryReadWrite", "registryRead"])?;
     let top = parts.uri.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("top=")));
@@ -66,7 +71,7 @@ fn device(hub: &Hub, parts: &Parts, path: &[String], id: &str, body: &[u8]) -> R
 }
 
 /// Without `If-Match` a PUT creates, with it it updates.
-fn put(hub: &Hub, id: &str, wanted: Wanted, if_match: Option<&str>) -> Result<Device, HubRefusal> {
+pub(super) fn put(hub: &Hub, id: &str, wanted: Wanted, if_match: Option<&str>) -> Result<Device, HubRefusal> {
     let Wanted { status, primary_key, secondary_key } = wanted;
     let result = if if_match.is_some() {
         let Some(before) = hub.device(id) else {
@@ -85,14 +90,19 @@ fn put(hub: &Hub, id: &str, wanted: Wanted, if_match: Option<&str>) -> Result<De
 }
 
 /// The header's etag without quotes and weak mark.
-fn if_match(parts: &Parts) -> Option<String> {
+pub(super) fn if_match(parts: &Parts) -> Option<String> {
     let text = parts.headers.get(IF_MATCH)?.to_str().ok()?.trim();
     let text = text.strip_prefix("W/").unwrap_or(text);
     Some(text.trim_matches('"').to_owned())
 }
 
 /// The token must be one of `policies`, and its resource the hub or a whole-segment prefix of the path.
-fn authorize(hub: &Hub, parts: &Parts, path: &[String], policies: &[&str]) -> Result<(), HubRefusal> {
+pub(super) fn authorize(
+    hub: &Hub,
+    parts: &Parts,
+    path: &[String],
+    policies: &[&str],
+) -> Result<(), HubRefusal> {
     let refuse = |reason: &str| {
         let text = format!("Unauthorized: {reason}");
         HubRefusal::new(StatusCode::UNAUTHORIZED, "IotHubUnauthorizedAccess", text)
@@ -127,12 +137,21 @@ fn shown(hub: &Hub, device: &Device) -> Reply {
 }
 
 fn refused(error: &RegistryError) -> HubRefusal {
-    let (status, code) = match error {
-        RegistryError::NotFound(_) => (StatusCode::NOT_FOUND, "DeviceNotFound"),
-        RegistryError::Exists(_) => (StatusCode::CONFLICT, "DeviceAlreadyExists"),
-        RegistryError::Precondition(_) => (StatusCode::PRECONDITION_FAILED, "PreconditionFailed"),
+    let status = match error {
+        RegistryError::NotFound(_) => StatusCode::NOT_FOUND,
+        RegistryError::Exists(_) => StatusCode::CONFLICT,
+        RegistryError::Precondition(_) => StatusCode::PRECONDITION_FAILED,
     };
-    HubRefusal::new(status, code, error.to_string())
+    HubRefusal::new(status, code_of(error), error.to_string())
+}
+
+/// IoT Hub's word for a refusal.
+pub(super) fn code_of(error: &RegistryError) -> &'static str {
+    match error {
+        RegistryError::NotFound(_) => "DeviceNotFound",
+        RegistryError::Exists(_) => "DeviceAlreadyExists",
+        RegistryError::Precondition(_) => "PreconditionFailed",
+    }
 }
 
 #[cfg(test)]

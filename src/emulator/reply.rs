@@ -52,6 +52,21 @@ impl HubRefusal {
         Self::new(StatusCode::BAD_REQUEST, "ArgumentInvalid", message)
     }
 
+    /// 404 for a path that nobody has; `known` is what there is.
+    pub(super) fn unknown(known: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", format!("the emulator has {known}"))
+    }
+
+    /// IoT Hub's word for it.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// What to do about it.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// 405; `allowed` goes into the `Allow` header.
     pub(super) fn wrong_method(allowed: &'static str) -> Self {
         let message = format!("this path takes {allowed}");

@@ -19,17 +19,19 @@ use super::listeners::{self, Bound, Reception};
 use super::options::{MAX_HUBS, Options};
 use super::ready::{self, Ready, ReadyHub};
 use super::saved::{Saved, Saver};
+use super::things_stack::{self, ThingsStack};
 
 const LOCK_FILE: &str = "emulator.lock";
 /// AMQP connections, and separately HTTPS connections. A thousand devices with a connection each, and spare.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// Hubs and a DPS that listen. Ends at [`shutdown`](Self::shutdown), or roughly when dropped.
+/// Hubs, a DPS and maybe a Things Stack that listen. Ends at [`shutdown`](Self::shutdown), or roughly when dropped.
 #[derive(Debug)]
 pub struct Emulator {
     dir: PathBuf,
     hubs: Vec<Arc<Hub>>,
     dps: Arc<Dps>,
+    things_stack: Option<things_stack::Running>,
     ready: Ready,
     saver: Arc<Saver>,
     tasks: TaskTracker,
@@ -54,9 +56,14 @@ impl Emulator {
         let certificates = Certificates::load_or_make(&dir)?;
         let amqp = listeners::bind(options.hubs, options.amqp_port, "--amqp-port").await?;
         let https = listeners::bind(options.hubs, options.https_port, "--https-port").await?;
+        let plain = match options.things_stack_port {
+            Some(port) => Some(listeners::bind(1, port, "--things-stack-port").await?),
+            None => None,
+        };
 
         let hubs: Vec<_> = (0..options.hubs)
-            .map(|index| Arc::new(saved.take_hub(&listeners::host(index), options.clock.clone())))
+            .map(|index| saved.take_hub(&listeners::host(index), options.clock.clone()))
+            .map(|hub| Arc::new(hub.with_tier(options.tier).with_cloud(options.cloud.clone())))
             .collect();
         let dps = Arc::new(Dps::new(
             (saved.id_scope.clone(), saved.group_key.clone()),
@@ -64,6 +71,14 @@ impl Emulator {
             hubs.clone(),
             std::mem::take(&mut saved.registrations),
         ));
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let guard = stop.clone().drop_guard();
+        let choices = (options.things_stack_open, options.webhook_timeout);
+        let start = |bound| {
+            things_stack::Running::start(&dir, bound, choices, options.clock.clone(), (&tasks, &stop))
+        };
+        let things_stack = plain.map(start).transpose()?;
+        let stack = things_stack.as_ref().map(things_stack::Running::stack);
         let ready = Ready {
             hubs: hubs.iter().map(|hub| ReadyHub::new(hub, amqp.port)).collect(),
             https_port: https.port,
@@ -72,11 +87,13 @@ impl Emulator {
             group_enrollment_key: dps.group_key().to_owned(),
             dps_endpoint: format!("{}:{}", listeners::host(0), https.port),
             webhook_url: None,
+            things_stack_url: stack.map(|stack| stack.url().to_owned()),
+            things_stack_api_key: stack.map(|stack| stack.api_key().to_owned()),
+            things_stack_webhook: None,
         };
         let saver = Arc::new(Saver::new(&dir, hubs.clone(), Arc::clone(&dps), saved));
         saver.save()?;
 
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(Arc::clone(&saver).run(saver.versions(), stop.clone()));
         let site = Arc::new(Site {
             hubs: hubs.clone(),
@@ -88,7 +105,7 @@ impl Emulator {
         });
         listen_amqp(&site, amqp, certificates.server_config(&[])?.into());
         listen_https(&site, https, certificates.server_config(&["http/1.1"])?.into());
-        Ok(Self { dir, hubs, dps, ready, saver, tasks, stop: stop.drop_guard(), lock })
+        Ok(Self { dir, hubs, dps, things_stack, ready, saver, tasks, stop: guard, lock })
     }
 
     /// What clients must know.
@@ -106,13 +123,21 @@ impl Emulator {
         &self.dps
     }
 
+    /// The emulated Things Stack, if the options gave it a port.
+    pub fn things_stack(&self) -> Option<&Arc<ThingsStack>> {
+        self.things_stack.as_ref().map(things_stack::Running::stack)
+    }
+
     /// Ends all connections and tasks, saves the state and removes `ready.json`. Takes a few seconds at most.
     pub async fn shutdown(self) {
-        let Self { dir, saver, tasks, stop, lock, .. } = self;
+        let Self { dir, saver, things_stack, tasks, stop, lock, .. } = self;
         stop.disarm().cancel();
         tasks.close();
         tasks.wait().await;
         saver.save_or_warn().await;
+        if let Some(things_stack) = things_stack {
+            things_stack.save_or_warn().await;
+        }
         if let Err(error) = files::remove(&dir.join(ready::FILE)) {
             tracing::warn!(%error, "Cannot remove ready.json of the stopped emulator.");
         }

@@ -1,11 +1,11 @@
-//! What survives a restart, as one small JSON file: policy keys, devices, id scope, group key, assignments.
+//! What survives a restart, as one small JSON file: policy keys, devices, twins, id scope, group key, assignments.
 //!
 //! Telemetry does not survive, nor what a test forced upon DPS. Written a moment after each change and at the end.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,11 +20,17 @@ use super::error::EmulatorError;
 use super::files;
 use super::hub::Hub;
 use super::registration::Registration;
+use super::twin::Twin;
 use crate::model::Clock;
 
 const FILE: &str = "emulator.json";
 /// Changes within this time are written together.
 const GATHER: Duration = Duration::from_millis(100);
+/// Changes of twins within this time are written together.
+const TWINS_GATHER: Duration = Duration::from_secs(1);
+/// The pause before twins are written again, in times that the last write took: many large ones must not keep the
+/// emulator writing.
+const TWINS_SHARE: u32 = 20;
 
 /// The file's content.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +50,8 @@ pub(super) struct Saved {
 pub(super) struct SavedHub {
     policies: BTreeMap<String, String>,
     devices: Vec<Device>,
+    #[serde(default)]
+    twins: BTreeMap<String, Twin>,
 }
 
 impl Saved {
@@ -75,7 +83,42 @@ impl Saved {
     /// Takes a hub out of the file, or makes a new one.
     pub(super) fn take_hub(&mut self, host: &str, clock: Clock) -> Hub {
         let saved = self.hubs.remove(host).unwrap_or_default();
-        Hub::restore(host, clock, &saved.policies, saved.devices)
+        Hub::restore(host, clock, &saved.policies, saved.devices, saved.twins)
+    }
+}
+
+/// What is waited on: changes of twins come at any rate and wait longer for each other.
+#[derive(Debug)]
+pub(super) struct Versions {
+    rare: Vec<watch::Receiver<u64>>,
+    twins: Vec<watch::Receiver<u64>>,
+}
+
+impl Versions {
+    /// Waits for a change, and then for others that come soon; for twins up to `pause`.
+    async fn due(&mut self, pause: Duration) {
+        tokio::select! {
+            biased;
+            () = changed(&mut self.rare) => {}
+            () = changed(&mut self.twins) => tokio::select! {
+                () = changed(&mut self.rare) => {}
+                () = tokio::time::sleep(pause) => {}
+            },
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+
+    fn mark_unchanged(&mut self) {
+        self.rare.iter_mut().chain(&mut self.twins).for_each(watch::Receiver::mark_unchanged);
+    }
+}
+
+/// Waits for a change of any.
+async fn changed(versions: &mut [watch::Receiver<u64>]) {
+    let all = versions.iter_mut().map(|version| Box::pin(version.changed()));
+    if select_all(all).await.0.is_err() {
+        // The hubs are gone.
+        std::future::pending().await
     }
 }
 
@@ -102,7 +145,9 @@ impl Saver {
     pub(super) fn save(&self) -> Result<(), EmulatorError> {
         let hub = |hub: &Arc<Hub>| {
             let policies = hub.policies().map(|(name, key)| (name.to_owned(), key.to_owned())).collect();
-            (hub.host().to_owned(), SavedHub { policies, devices: hub.devices() })
+            // A twin whose device is not in the list is dropped when read; a device without one gets a fresh one.
+            let saved = SavedHub { policies, devices: hub.devices(), twins: hub.used_twins() };
+            (hub.host().to_owned(), saved)
         };
         files::write_json(
             &self.path,
@@ -116,30 +161,26 @@ impl Saver {
     }
 
     /// What [`run`](Self::run) waits on, taken early so that no change is missed before it runs.
-    pub(super) fn versions(&self) -> Vec<watch::Receiver<u64>> {
+    pub(super) fn versions(&self) -> Versions {
         let hubs = self.hubs.iter().map(|hub| hub.registry_version());
-        hubs.chain([self.dps.version()]).collect()
+        let twins = self.hubs.iter().map(|hub| hub.twin_changes()).collect();
+        Versions { rare: hubs.chain([self.dps.version()]).collect(), twins }
     }
 
-    /// Waits on: a change of a hub's registry, a finished assignment, the end. The last write is the caller's.
-    pub(super) async fn run(
-        self: Arc<Self>,
-        mut versions: Vec<watch::Receiver<u64>>,
-        stop: CancellationToken,
-    ) {
+    /// Waits on: a change of a hub's registry, a finished assignment, a change of a twin, the end. The last write is
+    /// the caller's.
+    pub(super) async fn run(self: Arc<Self>, mut versions: Versions, stop: CancellationToken) {
+        let mut pause = TWINS_GATHER;
         loop {
-            let changed = select_all(versions.iter_mut().map(|version| Box::pin(version.changed())));
             tokio::select! {
-                _ = changed => {}
+                () = versions.due(pause) => {}
                 () = stop.cancelled() => return,
             }
-            if tokio::time::timeout(GATHER, stop.cancelled()).await.is_ok() {
-                return;
-            }
-            for version in &mut versions {
-                version.mark_unchanged();
-            }
+            versions.mark_unchanged();
+            let started = Instant::now();
+            // To its end, so that the last write is the caller's.
             self.save_or_warn().await;
+            pause = TWINS_GATHER.max(started.elapsed() * TWINS_SHARE);
         }
     }
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::classify::Condition;
-use super::safe_link::{self, Loss, SafeSender, said};
+use super::safe_link::{self, Loss, SafeSender, Terms, said};
 use crate::model::Secret;
 
 /// The node for tokens.
@@ -93,8 +93,8 @@ impl Cbs {
         lost: CancellationToken,
     ) -> Result<(Self, CbsLinks), Loss> {
         let mut session = safe_link::begin(connection).await?;
-        let sender =
-            SafeSender::attach(&mut session, "cbs-sender".into(), ADDRESS.into(), None, lost.clone()).await?;
+        let terms = Terms { name: "cbs-sender".into(), address: ADDRESS.into(), ..Terms::default() };
+        let sender = SafeSender::attach(&mut session, terms, lost.clone()).await?;
         let receiver = safe_link::attach_receiver(&mut session, "cbs-receiver", ADDRESS).await?;
         let waiting = Waiting::default();
         let (requests, queue) = mpsc::channel(in_flight);

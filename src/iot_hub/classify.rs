@@ -139,6 +139,31 @@ pub(super) fn token_status(status: i64, description: &str) -> TokenClass {
     })
 }
 
+/// The meaning of the status in the hub's answer to a twin request; `None` is success.
+pub(super) fn twin_status(status: i64) -> Option<Class> {
+    Some(match status {
+        200..=299 => return None,
+        401 | 403 => Class::Reresolve(ParkReason::Unauthorized),
+        404 => Class::Reresolve(ParkReason::DeviceUnknown),
+        408 | 504 => retry(RetryReason::Timeout),
+        413 => Class::Park(ParkReason::TooLarge),
+        429 => throttled(),
+        400..=499 => Class::Park(ParkReason::Rejected),
+        // 5xx and whatever else the hub may think of.
+        _ => retry(RetryReason::Hub),
+    })
+}
+
+/// Whether an attach refused so means that the hub does not offer this kind of link, given that another link of the
+/// same device is fine.
+pub(super) fn not_offered(condition: &Condition) -> bool {
+    match condition.symbol.as_str() {
+        "amqp:not-implemented" | "amqp:not-found" | "com.microsoft:address-not-found" => true,
+        "amqp:not-allowed" => !names_throttling(&condition.description),
+        _ => false,
+    }
+}
+
 /// The meaning of a message's outcome, with its text; `None` is accepted.
 pub(super) fn outcome(outcome: &Outcome) -> Option<(Class, String)> {
     Some(match outcome {
@@ -306,6 +331,33 @@ mod tests {
         ] {
             assert_eq!(token_status(status, description), expected, "{status} {description}");
         }
+    }
+
+    #[test]
+    fn every_twin_status_has_its_meaning() {
+        assert_eq!((twin_status(200), twin_status(204)), (None, None));
+        for (status, expected) in [
+            (400, Class::Park(ParkReason::Rejected)),
+            (401, Class::Reresolve(ParkReason::Unauthorized)),
+            (404, Class::Reresolve(ParkReason::DeviceUnknown)),
+            (408, Class::Retry(RetryReason::Timeout, None, false)),
+            (412, Class::Park(ParkReason::Rejected)),
+            (413, Class::Park(ParkReason::TooLarge)),
+            (429, throttled()),
+            (500, Class::Retry(RetryReason::Hub, None, false)),
+            (-1, Class::Retry(RetryReason::Hub, None, false)),
+        ] {
+            assert_eq!(twin_status(status), Some(expected), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_tier_without_a_way_is_told_from_throttling() {
+        let of = |symbol: &str, description: &str| {
+            not_offered(&Condition { symbol: symbol.to_owned(), description: description.to_owned() })
+        };
+        assert!(of("amqp:not-found", "") && of("amqp:not-allowed", "no") && of("amqp:not-implemented", ""));
+        assert!(!of("amqp:not-allowed", "429001 throttled") && !of("amqp:unauthorized-access", ""));
     }
 
     #[test]

@@ -2,27 +2,31 @@
 //!
 //! Knows who sends, not how AMQP goes.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dashmap::DashMap;
+use dashmap::Entry;
 use futures_util::StreamExt as _;
-use tokio::sync::{OwnedMutexGuard, broadcast};
-use tokio::time::{Instant, sleep, timeout};
+use serde_json::{Map, Value};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::DropGuard;
 
-use super::classify::{self, Class};
-use super::device::{self, DeviceSession, Held, Slot, SlotRef};
+use super::device::{self, Slot};
 use super::dial::unreachable_hub;
-use super::error::{RetryReason, SendError};
+use super::error::SendError;
+use super::event::{DeviceEvent, Links};
+use super::inner::{self, Inner, by_policy, too_late, unauthorized};
+use super::keeper;
+use super::kept::{Kept, Request, Wish, not_among_the_links};
 use super::message::encode;
 use super::options::IotHubOptions;
-use super::pool::Pool;
 use super::shared::Shared;
-use crate::azure::{Credential, HubAddress, HubDevice, Telemetry};
-use crate::model::ParkReason;
+use crate::azure::{HubAddress, HubDevice, Telemetry};
+
+/// Events that wait for their reader; beyond, links wait too.
+const EVENTS_BUFFER: usize = 256;
 
 /// Closing all sessions, and then all connections, takes no longer than this each.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(4);
@@ -47,32 +51,92 @@ pub struct Status {
     pub devices: usize,
     /// Whether any hub was ever reached.
     pub reached: bool,
-}
-
-/// A hub, and the policy if one opens its connections: policy connections are apart from those for device keys.
-type PoolKey = (HubAddress, Option<Credential>);
-
-#[derive(Debug)]
-struct Inner {
-    shared: Arc<Shared>,
-    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
-    slots: DashMap<(HubAddress, Arc<str>), Slot>,
-    closing: AtomicBool,
+    /// Devices that are to be kept open.
+    pub kept: usize,
+    /// Devices of these whose links are open now.
+    pub attached: usize,
 }
 
 impl IotHub {
-    /// Starts a client; it connects when the first message is sent. To be called within a Tokio runtime.
+    /// Starts a client for telemetry alone; it connects when the first message is sent. To be called within a Tokio
+    /// runtime.
     pub fn new(options: IotHubOptions) -> Self {
+        Self::start(options, None)
+    }
+
+    /// Starts a client, and the way back: what comes from the hubs for the devices that are kept open. To be called
+    /// within a Tokio runtime.
+    ///
+    /// The reader must read on: while the buffer is full, what comes in waits at the hubs.
+    pub fn with_events(options: IotHubOptions) -> (Self, mpsc::Receiver<DeviceEvent>) {
+        let (events, reader) = mpsc::channel(EVENTS_BUFFER);
+        (Self::start(options, Some(events)), reader)
+    }
+
+    fn start(options: IotHubOptions, events: Option<mpsc::Sender<DeviceEvent>>) -> Self {
         let shared = Arc::new(Shared::new(options));
         let stop = Arc::new(shared.tasks.stop_on_drop());
-        let inner = Arc::new(Inner {
-            shared: shared.clone(),
-            pools: Mutex::default(),
-            slots: DashMap::new(),
-            closing: AtomicBool::new(false),
-        });
-        shared.tasks.spawn(sweep(Arc::downgrade(&inner), shared.options.idle_timeout));
+        let idle = shared.options.idle_timeout;
+        let inner = Arc::new(Inner::new(shared, events));
+        inner.shared.tasks.spawn(inner::sweep(Arc::downgrade(&inner), idle));
         Self { inner, _stop: stop }
+    }
+
+    /// From now on keeps the device's session and these links open, through every loss. A later call for the same
+    /// hub and id replaces the wish, also with another key or model: then the session is opened anew.
+    /// [`Links::NONE`] ends it and gives the session back. Returns at once.
+    ///
+    /// Has no effect on a client without events, nor once it is closing.
+    pub fn keep_open(&self, device: &Arc<HubDevice>, links: Links) {
+        let inner = &self.inner;
+        if inner.events.is_none() || inner.closing.load(Ordering::Relaxed) {
+            return;
+        }
+        let wish = Wish { device: device.clone(), links };
+        match inner.kept.entry((device.hub.clone(), device.device_id.clone())) {
+            Entry::Occupied(entry) if !links.any() => entry.remove().end(),
+            Entry::Occupied(mut entry) => {
+                if !entry.get().replace(wish.clone()) {
+                    entry.insert(self.keep(wish));
+                }
+            }
+            Entry::Vacant(_) if !links.any() => {}
+            Entry::Vacant(entry) => _ = entry.insert(self.keep(wish)),
+        }
+    }
+
+    fn keep(&self, wish: Wish) -> Arc<Kept> {
+        let kept = Arc::new(Kept::new(wish));
+        let keeper = keeper::run(self.inner.clone(), kept.clone());
+        self.inner.shared.tasks.spawn(self.inner.keepers.track_future(keeper));
+        kept
+    }
+
+    /// Changes reported properties of a device that is kept open with its twin (`null` removes one), and gives their
+    /// new version. Waits until the links are open, unless they are in trouble. May be cancelled; then it is unknown
+    /// whether they changed.
+    ///
+    /// # Errors
+    /// Says the next move, as for telemetry: [`SendError::Park`] if the twin is not among the device's links, or the
+    /// hub takes no such properties.
+    pub async fn report(
+        &self,
+        device: &Arc<HubDevice>,
+        patch: &Map<String, Value>,
+    ) -> Result<u64, SendError> {
+        let key = (device.hub.clone(), device.device_id.clone());
+        let kept = self.inner.kept.get(&key).map(|kept| kept.clone());
+        let Some(kept) = kept else { return Err(not_among_the_links(device)) };
+        let options = &self.inner.shared.options;
+        let deadline = Instant::now() + options.connect_timeout + options.send_timeout;
+        let (answer, answered) = oneshot::channel();
+        let patch = Value::Object(patch.clone()).to_string().into();
+        kept.ask(Request { patch, deadline, answer })?;
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(too_late("the twin's links were lost before the hub answered", device)),
+            Err(_) => Err(too_late("the hub did not take the report in time", device)),
+        }
     }
 
     /// Sends one message for one device and waits for the hub's outcome. Concurrent calls for one device are served
@@ -136,6 +200,8 @@ impl IotHub {
             connections: connections.len(),
             devices: connections.iter().map(|connection| connection.devices()).sum(),
             reached: self.inner.shared.reached(),
+            kept: self.inner.kept.len(),
+            attached: self.inner.shared.attached(),
         }
     }
 
@@ -143,6 +209,10 @@ impl IotHub {
     pub async fn close(&self) {
         let inner = &self.inner;
         inner.closing.store(true, Ordering::Relaxed);
+        // They send the answers that were given already.
+        inner.leaving.cancel();
+        inner.keepers.close();
+        let kept_in_time = timeout(CLOSE_PATIENCE, inner.keepers.wait()).await.is_ok();
         let sessions = async {
             let slots: Vec<Slot> = inner.slots.iter().map(|slot| slot.value().clone()).collect();
             futures_util::stream::iter(slots)
@@ -151,7 +221,7 @@ impl IotHub {
                 })
                 .await;
         };
-        let in_time = timeout(CLOSE_PATIENCE, sessions).await.is_ok();
+        let in_time = timeout(CLOSE_PATIENCE, sessions).await.is_ok() && kept_in_time;
         let connections = async {
             for pool in inner.pools() {
                 let connections = pool.connections();
@@ -166,116 +236,6 @@ impl IotHub {
         }
         inner.shared.tasks.stop(STOP_PATIENCE).await;
         inner.slots.clear();
+        inner.kept.clear();
     }
-}
-
-impl Inner {
-    fn slot(&self, device: &HubDevice) -> Slot {
-        let key = (device.hub.clone(), device.device_id.clone());
-        if let Some(slot) = self.slots.get(&key) {
-            return slot.clone();
-        }
-        let empty = || Arc::new(tokio::sync::Mutex::new(Held { session: None, used: Instant::now() }));
-        self.slots.entry(key).or_insert_with(empty).clone()
-    }
-
-    /// Waits for the device's turn: behind earlier sends, and behind a session that opens or closes.
-    async fn turn(&self, slot: &Slot, device: &HubDevice) -> Result<OwnedMutexGuard<Held>, SendError> {
-        if let Ok(held) = slot.clone().try_lock_owned() {
-            return Ok(held);
-        }
-        let options = &self.shared.options;
-        timeout(options.connect_timeout + options.send_timeout, slot.clone().lock_owned())
-            .await
-            .map_err(|_| too_late("the device's session was busy all the time", device))
-    }
-
-    fn pool(&self, device: &HubDevice) -> Arc<Pool> {
-        let policy = match &device.credential {
-            policy @ Credential::Policy { .. } => Some(policy.clone()),
-            Credential::Device { .. } => None,
-        };
-        let key: PoolKey = (device.hub.clone(), policy);
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Pool::new(device.hub.clone(), key.1.clone(), self.shared.clone()));
-        pools.entry(key.clone()).or_insert_with(new).clone()
-    }
-
-    fn pools(&self) -> Vec<Arc<Pool>> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-
-    /// Opens the device's session anew in a task of its own, which goes on when the caller gives up: a broken-off
-    /// begin or attach would cost the connection. The task keeps the slot until it is done.
-    async fn open(
-        &self,
-        mut held: OwnedMutexGuard<Held>,
-        slot: &Slot,
-        device: &Arc<HubDevice>,
-        pool: &Arc<Pool>,
-        fresh_policy: bool,
-    ) -> Result<(OwnedMutexGuard<Held>, Result<(), SendError>), SendError> {
-        if self.closing.load(Ordering::Relaxed) {
-            return Err(unreachable_hub(&"the client is closing", &device.hub));
-        }
-        let (shared, pool) = (self.shared.clone(), pool.clone());
-        let slot = SlotRef::new(slot, &device.device_id);
-        let wanted = device.clone();
-        let opening = self.shared.tasks.spawn(async move {
-            if let Some(old) = held.session.take() {
-                old.close().await;
-            }
-            let opened = DeviceSession::open(&shared, &pool, wanted, slot, fresh_policy).await;
-            let opened = opened.map(|session| held.session = Some(session));
-            (held, opened)
-        });
-        let options = &self.shared.options;
-        match timeout(options.connect_timeout + options.send_timeout, opening).await {
-            Ok(Ok(Some(done))) => Ok(done),
-            Ok(Ok(None) | Err(_)) => Err(unreachable_hub(&"the client is closing", &device.hub)),
-            Err(_) => Err(too_late("the device's session did not open in time", device)),
-        }
-    }
-}
-
-/// Takes sessions back from devices that send nothing, forgets empty slots, closes connections without devices.
-async fn sweep(inner: Weak<Inner>, idle: Duration) {
-    let period = (idle / 4).clamp(Duration::from_millis(50), Duration::from_secs(60));
-    loop {
-        sleep(period).await;
-        let Some(inner) = inner.upgrade() else { return };
-        let slots: Vec<_> =
-            inner.slots.iter().map(|slot| (slot.key().clone(), slot.value().clone())).collect();
-        for (key, slot) in slots {
-            // Somebody is using it.
-            let Ok(held) = slot.try_lock_owned() else { continue };
-            if held.used.elapsed() < idle {
-                continue;
-            }
-            if held.session.is_some() {
-                inner.shared.tasks.spawn(device::close(held));
-            } else {
-                drop(held);
-                inner.slots.remove_if(&key, |_, slot| Arc::strong_count(slot) == 1);
-            }
-        }
-        for pool in inner.pools() {
-            pool.close_empty(idle);
-        }
-    }
-}
-
-fn too_late(detail: &str, device: &HubDevice) -> SendError {
-    classify::error(Class::Retry(RetryReason::Timeout, None, false), detail, &device.hub)
-}
-
-fn by_policy(device: &HubDevice) -> bool {
-    match device.credential {
-        Credential::Policy { .. } => true,
-        Credential::Device { .. } => false,
-    }
-}
-
-fn unauthorized(error: &SendError) -> bool {
-    matches!(error, SendError::Reresolve { reason: ParkReason::Unauthorized, .. })
 }

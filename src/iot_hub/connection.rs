@@ -42,6 +42,8 @@ pub(super) struct Connection {
     pub(super) opened: Instant,
     /// Milliseconds after `opened` of the last send.
     used_ms: AtomicU64,
+    /// Since when it has been of use: a message was accepted, or a device attached.
+    useful: OnceLock<Instant>,
     /// We closed it because nobody needs it.
     retired: AtomicBool,
     policy_put: Mutex<Instant>,
@@ -143,6 +145,7 @@ impl Connection {
             renewals: Renewals::default(),
             opened: now,
             used_ms: AtomicU64::new(0),
+            useful: OnceLock::new(),
             retired: AtomicBool::new(false),
             policy_put: Mutex::new(now),
             unanswered: AtomicU32::new(0),
@@ -210,6 +213,16 @@ impl Connection {
     pub(super) fn touch(&self, now: Instant) {
         let after = u64::try_from((now - self.opened).as_millis()).unwrap_or(u64::MAX);
         self.used_ms.store(after, Ordering::Relaxed);
+    }
+
+    /// A message was accepted, or a device attached.
+    pub(super) fn mark_useful(&self) {
+        _ = self.useful.get_or_init(Instant::now);
+    }
+
+    /// For how long it has been of use.
+    pub(super) fn useful_for(&self) -> Option<Duration> {
+        self.useful.get().map(Instant::elapsed)
     }
 
     /// When a message was last sent, or else when the connection opened.

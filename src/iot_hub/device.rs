@@ -1,4 +1,4 @@
-//! One device's session at its hub: token, session, telemetry link. Room for its further links is here.
+//! One device's session at its hub: token, session, telemetry link; further links are attached on it.
 //!
 //! Knows neither other devices nor who sends what when.
 
@@ -13,14 +13,18 @@ use fe2o3_amqp_types::primitives::{Symbol, Value};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::classify::{self, Class, Scope};
 use super::connection::{Connection, Refused, Seat};
 use super::error::{RetryReason, SendError};
+use super::event::Links;
+use super::links::{OpenLinks, Opener, RefusedWays};
+use super::options::IotHubOptions;
 use super::pool::{Pool, reaching};
 use super::renewals::{self, Grant};
-use super::safe_link::{self, Loss, SafeSender};
+use super::safe_link::{self, Loss, SafeSender, Terms};
 use super::shared::Shared;
 use super::token::{Life, Subject};
 use crate::azure::{Credential, HubDevice};
@@ -28,7 +32,7 @@ use crate::model::ParkReason;
 
 /// An Attach that stays unanswered this long is given up, at the risk that a later answer costs the connection.
 /// Callers stop waiting much earlier.
-const ATTACH_PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const ATTACH_PATIENCE: Duration = Duration::from_secs(120);
 /// How many full connections to pass by before giving up.
 const MAX_FULL_CONNECTIONS: usize = 4;
 /// How long to wait for the connection to say why it ended.
@@ -60,6 +64,11 @@ pub(super) struct SlotRef {
 /// A device's open session. Fields drop in this order: links, session, token, seat.
 #[derive(Debug)]
 pub(super) struct DeviceSession {
+    /// Cancelled when the session closes, so that its further links are let go.
+    ended: CancellationToken,
+    _ended: DropGuard,
+    /// Its keeper has its further links open; it is not idle, however little is sent.
+    is_kept: bool,
     telemetry: SafeSender,
     session: SessionHandle<()>,
     _grant: Option<Arc<Grant>>,
@@ -114,15 +123,19 @@ impl DeviceSession {
             Ok(session) => session,
             Err(loss) => return Err(failure(loss, connection, pool).await.error),
         };
-        let attach = SafeSender::attach(
-            &mut session,
-            format!("telemetry-{}", Uuid::new_v4()),
-            telemetry_address(&device.device_id),
-            Some(link_properties(&device)),
-            connection.lost().clone(),
-        );
+        let terms = Terms {
+            name: format!("telemetry-{}", Uuid::new_v4()),
+            address: address(&device.device_id, "messages/events"),
+            properties: Some(link_properties(&device)),
+            settled: false,
+        };
+        let attach = SafeSender::attach(&mut session, terms, connection.lost().clone());
         match timeout(ATTACH_PATIENCE, attach).await.unwrap_or(Err(Loss::NoCredit)) {
-            Ok(telemetry) => Ok(Self { telemetry, session, _grant: grant, device, seat }),
+            Ok(telemetry) => {
+                let ended = CancellationToken::new();
+                let _ended = ended.clone().drop_guard();
+                Ok(Self { ended, _ended, is_kept: false, telemetry, session, _grant: grant, device, seat })
+            }
             Err(loss) => {
                 let failure = failure(loss, connection, pool).await;
                 safe_link::end(session).await;
@@ -150,7 +163,10 @@ impl DeviceSession {
             Err(loss) => return Err(failure(loss, &self.seat.connection, pool).await),
         };
         match classify::outcome(&outcome) {
-            None => Ok(()),
+            None => {
+                self.seat.connection.mark_useful();
+                Ok(())
+            }
             Some((class, detail)) => {
                 let error = classify::error(class, &detail, &self.device.hub);
                 Err(Failure { error, session_lost: false })
@@ -158,8 +174,57 @@ impl DeviceSession {
         }
     }
 
+    /// Attaches further links for a keeper, which from now on has the session for its own. Not to be cancelled.
+    pub(super) async fn attach(
+        &mut self,
+        wanted: Links,
+        options: &IotHubOptions,
+        pool: &Pool,
+    ) -> Result<(Box<OpenLinks>, RefusedWays, CancellationToken), SendError> {
+        self.is_kept = true;
+        let connection = &self.seat.connection;
+        let lost = connection.lost().clone();
+        let opener = Opener { session: &mut self.session, device: &self.device, lost, options };
+        match opener.open(wanted).await {
+            Err(loss) => {
+                // If the hub refuses the device, telemetry's link tells it best.
+                let loss = self.telemetry.loss().unwrap_or(loss);
+                Err(failure(loss, connection, pool).await.error)
+            }
+            Ok((links, refused)) => match self.telemetry.loss() {
+                Some(loss) => Err(failure(loss, connection, pool).await.error),
+                None => {
+                    connection.mark_useful();
+                    Ok((links, refused, self.ended.clone()))
+                }
+            },
+        }
+    }
+
+    /// What became of telemetry's link, if the hub took it away.
+    pub(super) async fn trouble(&mut self, pool: &Pool) -> Option<SendError> {
+        let loss = self.telemetry.loss()?;
+        Some(failure(loss, &self.seat.connection, pool).await.error)
+    }
+
+    /// Whether a keeper has its further links open.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// Its keeper has let the further links go; from now on it may be idle.
+    pub(super) fn let_go(&mut self) {
+        self.is_kept = false;
+    }
+
+    /// Whether the hub took telemetry's link away.
+    pub(super) fn is_lost(&mut self) -> bool {
+        self.telemetry.loss().is_some()
+    }
+
     /// Closes links, then the session, within a bound.
     pub(super) async fn close(self) {
+        self.ended.cancel();
         self.telemetry.close().await;
         if self.seat.connection.is_live() {
             safe_link::end(self.session).await;
@@ -209,7 +274,7 @@ async fn authorized_seat(
     }
 }
 
-async fn failure(loss: Loss, connection: &Connection, pool: &Pool) -> Failure {
+pub(super) async fn failure(loss: Loss, connection: &Connection, pool: &Pool) -> Failure {
     let hub = &connection.hub;
     let retry = |reason, detail: &str| classify::error(Class::Retry(reason, None, false), detail, hub);
     let error = match loss {
@@ -232,11 +297,13 @@ async fn failure(loss: Loss, connection: &Connection, pool: &Pool) -> Failure {
     Failure { error, session_lost: true }
 }
 
-fn telemetry_address(device_id: &str) -> String {
-    format!("/devices/{}/messages/events", utf8_percent_encode(device_id, RESERVED))
+/// A device's node at its hub.
+pub(super) fn address(device_id: &str, node: &str) -> String {
+    format!("/devices/{}/{node}", utf8_percent_encode(device_id, RESERVED))
 }
 
-fn link_properties(device: &HubDevice) -> Fields {
+/// What every link of a device says about us.
+pub(super) fn link_properties(device: &HubDevice) -> Fields {
     let mut properties = Fields::new();
     let mut insert = |name: &str, value: &str| {
         properties.insert(Symbol::from(name), Value::String(value.to_owned()));

@@ -2,21 +2,32 @@
 //!
 //! Knows no LoRaWAN and no spool.
 
+mod c2d;
 mod cbs;
 mod classify;
 mod client;
 mod connection;
+mod decode;
 mod device;
 mod dial;
 mod error;
 mod event;
+mod follower;
+mod hub;
+mod inbound;
+mod inner;
+mod keeper;
+mod kept;
+mod links;
 mod message;
+mod methods;
 mod options;
 mod pool;
 mod renewals;
 mod safe_link;
 mod shared;
 mod token;
+mod twin;
 
 pub use client::{IotHub, Status};
 pub use error::{RetryReason, SendError, Trouble};

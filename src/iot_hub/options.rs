@@ -50,6 +50,12 @@ pub struct IotHubOptions {
     pub max_devices_per_connection: usize,
     /// A device that sent nothing for this long gives its session back; so does a connection without devices.
     pub idle_timeout: Duration,
+    /// Cloud-to-device messages of one device that may be unanswered at once. With 1 the next comes when the former is
+    /// answered, so that their order is kept.
+    pub c2d_credit: u32,
+    /// Devices attached per second and hub at most, to be kept open; three seconds' worth at once. IoT Hub takes about
+    /// 100 new devices a second. What telemetry needs right now does not wait for this.
+    pub attach_rate: u32,
     /// Whom to trust.
     pub tls: Arc<ClientConfig>,
     /// For the expiry written into tokens.
@@ -70,6 +76,8 @@ impl IotHubOptions {
             send_timeout: Duration::from_secs(30),
             max_devices_per_connection: DEVICES_OVER_TCP,
             idle_timeout: Duration::from_secs(3600),
+            c2d_credit: 1,
+            attach_rate: 100,
             tls,
             clock: Clock::system(),
         }

@@ -2,6 +2,7 @@
 //!
 //! Knows no links and no messages.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,11 +17,13 @@ use super::shared::Shared;
 use super::token::Life;
 use crate::azure::{Credential, HubAddress};
 
-/// The pool reconnects by itself only while somebody wanted a seat this recently.
+/// The pool reconnects by itself only while a device is kept open, or somebody wanted a seat this recently.
 const WANTED: Duration = Duration::from_secs(300);
 /// A connection that lived shorter than this counts as a failed attempt, so that a hub which closes at once is not
 /// asked in a tight loop.
 const SHORT_LIFE: Duration = Duration::from_secs(30);
+/// Unless it was of use for this long: then the hub is well, and losing it was bad luck.
+const USEFUL_LIFE: Duration = Duration::from_secs(5);
 /// First pause before a reconnect; jitter halves it at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause before a reconnect.
@@ -33,8 +36,20 @@ pub(super) struct Pool {
     policy: Option<Credential>,
     shared: Arc<Shared>,
     state: Mutex<State>,
+    /// Devices that are to be kept open here.
+    kept: AtomicUsize,
     /// Moves whenever a waiter should look again.
     changed: watch::Sender<u64>,
+}
+
+/// Wants a connection while it is held.
+#[derive(Debug)]
+pub(super) struct KeptOpen(Arc<Pool>);
+
+impl Drop for KeptOpen {
+    fn drop(&mut self) {
+        self.0.kept.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -59,7 +74,34 @@ impl Pool {
             wanted: Instant::now(),
             closed: false,
         };
-        Self { hub, policy, shared, state: Mutex::new(state), changed: watch::Sender::new(0) }
+        let (kept, changed) = (AtomicUsize::new(0), watch::Sender::new(0));
+        Self { hub, policy, shared, state: Mutex::new(state), kept, changed }
+    }
+
+    /// A connection is wanted as long as this is held, though nobody sends.
+    pub(super) fn keep(self: &Arc<Self>) -> KeptOpen {
+        self.kept.fetch_add(1, Ordering::Relaxed);
+        KeptOpen(self.clone())
+    }
+
+    /// Waits while the hub is known to be down. May be cancelled.
+    pub(super) async fn until_up(&self) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            {
+                let state = self.state();
+                if state.closed || state.down.is_none() {
+                    return;
+                }
+            }
+            // The pool owns the sender, so it can't be gone.
+            _ = changed.changed().await;
+        }
+    }
+
+    fn is_wanted(&self, state: &State) -> bool {
+        self.kept.load(Ordering::Relaxed) > 0 || state.wanted.elapsed() <= WANTED
     }
 
     /// A seat for a device, on a connection that is open or that opens now. While the hub is known to be down, fails
@@ -137,7 +179,7 @@ impl Pool {
             if let Some(pause) = pause {
                 sleep(pause).await;
                 let mut state = self.state();
-                if state.closed || state.wanted.elapsed() > WANTED {
+                if state.closed || !self.is_wanted(&state) {
                     state.connecting = false;
                     state.down = None;
                     drop(state);
@@ -227,11 +269,11 @@ impl Pool {
         }
         let error = connection.lost_error();
         state.wanted = state.wanted.max(connection.last_used());
-        let wanted = !connection.is_retired() && state.wanted.elapsed() <= WANTED;
+        let wanted = !connection.is_retired() && self.is_wanted(&state);
         tracing::info!(hub = %self.hub, %error, devices = connection.devices(), "the connection to the hub ended");
         if wanted && !state.connecting && !state.closed {
-            let lived = connection.opened.elapsed();
-            state.failures = if lived < SHORT_LIFE { state.failures.saturating_add(1) } else { 0 };
+            let well = was_well(connection.opened.elapsed(), connection.useful_for());
+            state.failures = if well { 0 } else { state.failures.saturating_add(1) };
             state.connecting = true;
             state.down = Some(error);
             let pause = pause_after(state.failures);
@@ -279,6 +321,11 @@ pub(super) fn reaching(mut error: SendError, whole_hub: bool) -> SendError {
     error
 }
 
+/// Whether a connection that lived and was of use for so long says that the hub is well.
+fn was_well(lived: Duration, useful: Option<Duration>) -> bool {
+    lived >= SHORT_LIFE || useful.is_some_and(|useful| useful >= USEFUL_LIFE)
+}
+
 /// Doubles with every failure up to the longest, and takes between half and all of it.
 fn pause_after(failures: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
@@ -288,6 +335,13 @@ fn pause_after(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_of_some_use_is_no_failed_attempt_but_one_that_closes_at_once_is() {
+        let seconds = Duration::from_secs;
+        assert!(!was_well(seconds(29), None) && was_well(seconds(30), None));
+        assert!(!was_well(seconds(8), Some(seconds(4))) && was_well(seconds(6), Some(seconds(5))));
+    }
 
     #[test]
     fn pauses_grow_from_quick_to_half_a_minute() {

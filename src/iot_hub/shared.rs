@@ -1,6 +1,7 @@
 //! What every part of the client shares: options, owned tasks, the news of hubs that are up.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     pub(super) tasks: Tasks,
     pub(super) hub_up: broadcast::Sender<HubAddress>,
     reached: AtomicBool,
+    attached: AtomicUsize,
 }
 
 impl Shared {
@@ -31,6 +33,7 @@ impl Shared {
             tasks,
             hub_up: broadcast::Sender::new(HUB_UP_BUFFER),
             reached: AtomicBool::new(false),
+            attached: AtomicUsize::new(0),
         }
     }
 
@@ -44,6 +47,27 @@ impl Shared {
     /// Whether any connection was ever open.
     pub(super) fn reached(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
+    }
+
+    /// Counts a kept device as attached, until the mark is dropped.
+    pub(super) fn mark_attached(self: &Arc<Self>) -> AttachedMark {
+        self.attached.fetch_add(1, Ordering::Relaxed);
+        AttachedMark(self.clone())
+    }
+
+    /// Kept devices whose links are open.
+    pub(super) fn attached(&self) -> usize {
+        self.attached.load(Ordering::Relaxed)
+    }
+}
+
+/// One kept device is attached.
+#[derive(Debug)]
+pub(super) struct AttachedMark(Arc<Shared>);
+
+impl Drop for AttachedMark {
+    fn drop(&mut self) {
+        self.0.attached.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every metric's name, unit and help text, in one place. Knows nobody: whoever counts holds a [`Metrics`].
 
+mod downlinks;
 mod snapshot;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use downlinks::Downlinks;
 use snapshot::Gauges;
 pub use snapshot::Snapshot;
 
@@ -39,6 +41,7 @@ struct Inner {
     parked: ByName,
     retried: ByName,
     hub_latency: Histogram,
+    downlinks: Downlinks,
     gauges: Gauges,
     snapshot: OnceLock<Box<dyn Fn() -> Snapshot + Send + Sync>>,
 }
@@ -59,11 +62,13 @@ impl Default for Inner {
             retried: ByName::default(),
             // 1 ms … 65 s.
             hub_latency: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
+            downlinks: Downlinks::default(),
             gauges: Gauges::default(),
             snapshot: OnceLock::new(),
         };
         let mut registry = Registry::with_prefix("tti_connector");
         inner.register(&mut registry);
+        inner.downlinks.register(&mut registry);
         inner.gauges.register(&mut registry);
         Self { registry: Mutex::new(registry), ..inner }
     }
@@ -239,6 +244,11 @@ mod tests {
         metrics.refused(400);
         metrics.parked("a");
         metrics.retried("a");
+        metrics.downlink_queued("a", Duration::ZERO);
+        metrics.downlink_rejected("a");
+        metrics.downlink_abandoned("a");
+        metrics.downlink_retried("a");
+        metrics.method_answered(200);
         let text = metrics.render();
         let words = |prefix: &str| {
             text.lines()
@@ -249,6 +259,6 @@ mod tests {
         };
         let typed = words("# TYPE ");
         assert_eq!(typed, words("# HELP "));
-        assert_eq!(typed.len(), 18, "{typed:?}");
+        assert_eq!(typed.len(), 26, "{typed:?}");
     }
 }

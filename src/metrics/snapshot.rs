@@ -25,6 +25,10 @@ pub struct Snapshot {
     pub devices_connected: u64,
     /// Open connections to hubs.
     pub hub_connections: u64,
+    /// End devices whose links for what the cloud sends are kept open.
+    pub devices_kept_open: u64,
+    /// Downlinks in the ledger that nothing ended yet.
+    pub downlinks_open: u64,
 }
 
 type Whole = Gauge<u64, AtomicU64>;
@@ -41,6 +45,8 @@ pub(super) struct Gauges {
     devices_known: Whole,
     devices_connected: Whole,
     hub_connections: Whole,
+    devices_kept_open: Whole,
+    downlinks_open: Whole,
 }
 
 impl Gauges {
@@ -57,6 +63,16 @@ impl Gauges {
             ("known_devices", "End devices whose hub is known", &self.devices_known),
             ("connected_devices", "End devices with an open session at their hub", &self.devices_connected),
             ("hub_connections", "Open connections to hubs", &self.hub_connections),
+            (
+                "downlink_kept_open_devices",
+                "End devices whose links for messages, methods or twins are kept open at their hub",
+                &self.devices_kept_open,
+            ),
+            (
+                "downlink_open_entries",
+                "Downlinks in the ledger of which nothing final was heard yet",
+                &self.downlinks_open,
+            ),
         ];
         for (name, help, gauge) in whole {
             to.register(name, help, gauge.clone());
@@ -77,5 +93,7 @@ impl Gauges {
         self.devices_known.set(snapshot.devices_known);
         self.devices_connected.set(snapshot.devices_connected);
         self.hub_connections.set(snapshot.hub_connections);
+        self.devices_kept_open.set(snapshot.devices_kept_open);
+        self.downlinks_open.set(snapshot.downlinks_open);
     }
 }

@@ -1,10 +1,12 @@
-//! Byte streams: TLS settings, WebSocket as a stream, HTTP proxy, AMQP keep-alive. Knows nothing of messages.
+//! Byte streams and HTTP: TLS settings, WebSocket as a stream, proxies, AMQP keep-alive, an HTTP client. Knows nothing of messages.
 
 mod frame_bytes;
+mod http_client;
 mod keep_alive;
 pub mod proxy;
 pub mod tls;
 pub mod transport;
 pub mod websocket;
 
+pub use http_client::{HttpClientError, Schemes, causes, http_client};
 pub use keep_alive::KeepAlive;

@@ -20,6 +20,11 @@ pub(super) trait Details<'de>: Default {
     fn uplink<A: MapAccess<'de>>(&mut self, _key: &str, map: &mut A) -> Result<(), A::Error> {
         skip(map)
     }
+
+    /// The key of a kind other than `uplink_message`. Says whether its value is there, that is, not `null`.
+    fn kind<A: MapAccess<'de>>(&mut self, _kind: Kind, map: &mut A) -> Result<bool, A::Error> {
+        Ok(map.next_value::<Option<IgnoredAny>>()?.is_some())
+    }
 }
 
 /// Wants nothing more.
@@ -74,7 +79,7 @@ impl<'de, D: Details<'de>> Fields<'de> for Message<'de, D> {
                 Kind::Unknown => self.details.top_level(key, map),
                 kind => {
                     // Should two kinds come together, the one with telemetry in it counts.
-                    let present = map.next_value::<Option<IgnoredAny>>()?.is_some();
+                    let present = self.details.kind(kind, map)?;
                     if present && self.envelope.kind != Kind::UplinkMessage {
                         self.envelope.kind = kind;
                     }

@@ -1,5 +1,8 @@
 //! What The Things Stack's webhook tells about downlinks: which one, and what became of it.
 
+/// What all correlation ids begin with that this program gives to downlinks.
+pub const CORRELATION_PREFIX: &str = "tti-connector:";
+
 /// A message of the webhook about one or more downlinks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DownlinkEvent {
@@ -11,6 +14,16 @@ pub struct DownlinkEvent {
     pub error: Option<String>,
     /// The message's own `received_at` in milliseconds since 1970 UTC, if it is there and sane.
     pub received_ms: Option<i64>,
+}
+
+impl DownlinkEvent {
+    /// Whether a downlink of this program is among them.
+    pub fn names_ours(&self) -> bool {
+        self.downlinks
+            .iter()
+            .flat_map(|downlink| &downlink.correlation_ids)
+            .any(|id| id.starts_with(CORRELATION_PREFIX))
+    }
 }
 
 /// What became of a downlink.

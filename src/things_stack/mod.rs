@@ -1,18 +1,31 @@
-//! What The Things Stack defines: message kinds and ids in its webhooks, downlinks and their events. Knows no Azure.
+//! What The Things Stack defines: message kinds and ids in its webhooks, downlinks and their events, and the
+//! client of its downlink API. Knows no Azure.
 
+mod access;
+mod address;
+mod answer;
 mod api;
 mod application_up;
+mod client;
 mod downlink;
 mod downlink_event;
 mod envelope;
+mod event_reader;
 mod gateways;
+mod holds;
 mod kind;
+mod listing;
+mod offered_url;
+mod request;
 mod tolerant;
 mod uplink;
 
+pub use access::{Access, DownlinkOffer, KeyOptions, Keys, Learnt, NotLearnt};
+pub use address::InvalidAddress;
 pub use api::{ApiError, QueuedDownlink, Whereabouts};
+pub use client::{Client, ClientOptions};
 pub use downlink::{ClassBC, Downlink, GatewayAntenna, MAX_PAYLOAD_BYTES, Operation, Payload, Priority};
-pub use downlink_event::{DownlinkEvent, DownlinkState, NamedDownlink};
+pub use downlink_event::{CORRELATION_PREFIX, DownlinkEvent, DownlinkState, NamedDownlink};
 pub use envelope::{Envelope, EnvelopeError};
 pub use gateways::{Reception, Trim, trim_gateways};
 pub use kind::Kind;

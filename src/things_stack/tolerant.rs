@@ -217,6 +217,73 @@ impl<'de, F: Fields<'de>> Visitor<'de> for Object<'_, F> {
     }
 }
 
+/// Something that is read from a JSON list, element by element.
+pub(super) trait Elements<'de> {
+    /// What an error calls it.
+    const NAME: &'static str;
+
+    /// Takes the next element. `false` at the list's end.
+    fn next<A: SeqAccess<'de>>(&mut self, seq: &mut A) -> Result<bool, A::Error>;
+}
+
+/// Fills `.0` from a list. `null` leaves it as it is; other values are errors.
+pub(super) struct List<'a, E>(pub(super) &'a mut E);
+
+impl<'de, E: Elements<'de>> DeserializeSeed<'de> for List<'_, E> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, L: Elements<'de>> List<'_, L> {
+    fn refused<E: Error>() -> Result<(), E> {
+        Err(E::custom(format_args!("{} must be a JSON list", L::NAME)))
+    }
+}
+
+impl<'de, L: Elements<'de>> Visitor<'de> for List<'_, L> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} as a JSON list", L::NAME)
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while self.0.next(&mut seq)? {}
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        Self::refused()
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        Self::refused()
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        Self::refused()
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        Self::refused()
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        Self::refused()
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        Self::refused()
+    }
+}
+
 /// A key, borrowed unless it holds escapes (serde's own `Cow` always copies).
 pub(super) struct Key<'a>(pub(super) Cow<'a, str>);
 

@@ -12,7 +12,7 @@ use super::gateways::{self, Reception};
 use super::tolerant::{Scalar, skip};
 
 /// 2015-01-01, when LoRaWAN 1.0 came out: no network server received anything before it. In milliseconds since 1970.
-const FIRST_LORAWAN_MS: i64 = 1_420_070_400_000;
+pub(super) const FIRST_LORAWAN_MS: i64 = 1_420_070_400_000;
 /// A network server's clock may be ahead of ours by this much, and no more, to be believed.
 const MAX_AHEAD_MS: i64 = 24 * 3600 * 1000;
 

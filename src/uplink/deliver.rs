@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
 use super::delivery::{Hot, Item, Verdict};
-use super::ports::{Devices, Hubs, Observer, Records};
-use super::translate::{Translated, translate};
+use super::ports::{Devices, Downlinks, Hubs, Observer, Records, Reports};
+use super::translate::{SkipReason, Translated, translate};
 use crate::azure::{HubAddress, HubDevice, Telemetry};
 use crate::config::TelemetryFormat;
 use crate::devices::ResolveError;
@@ -21,16 +21,17 @@ const MAX_RESOLUTIONS: usize = 3;
 
 /// Everything a delivery needs.
 #[derive(Debug)]
-pub(super) struct Deliverer<R, D, H, O> {
+pub(super) struct Deliverer<R, D, H, O, L> {
     pub(super) records: R,
     pub(super) devices: D,
     pub(super) hubs: H,
     pub(super) observer: O,
+    pub(super) downlinks: L,
     pub(super) format: TelemetryFormat,
     pub(super) clock: Clock,
 }
 
-impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
+impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D, H, O, L> {
     /// Delivers one message. The item comes back when it must be tried again.
     pub(super) async fn deliver(&self, device: &EndDevice, mut item: Item) -> (Option<Item>, Verdict) {
         let verdict = self.attempt(device, &mut item).await;
@@ -55,50 +56,85 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
         };
         match translate(&body, device, received_ms, self.format) {
             Ok(Translated::Telemetry { telemetry, dev_eui, .. }) => {
-                self.send(device, dev_eui.as_deref(), &telemetry, received_ms, item).await
+                match self.send(device, dev_eui.as_deref(), &telemetry, item).await {
+                    Ok(hub_device) => {
+                        self.downlinks.delivered(device, &hub_device, &body, received_ms);
+                        self.sent(received_ms, &hub_device, item)
+                    }
+                    Err(verdict) => verdict,
+                }
             }
-            Ok(Translated::Skipped(_)) => {
-                self.records.done(item.seq);
-                self.observer.skipped();
-                tell(item, Outcome::Skipped);
-                Verdict::Finished { answered: None }
+            Ok(Translated::Skipped(SkipReason::NoFPort)) => self.skip(item),
+            Ok(Translated::Skipped(SkipReason::Kind(_))) => {
+                match self.downlinks.reports(device, &body, received_ms).await {
+                    Ok(reports) => self.report(device, reports, received_ms, item).await,
+                    Err(reason) => {
+                        warn!(%device, seq = item.seq.0, reason, "A message about downlinks can't be understood yet; will try again.");
+                        Verdict::RetryDevice { after: None }
+                    }
+                }
             }
             Err(error) => self.park(device, item, error.park_reason(), error.to_string(), None).await,
         }
     }
 
+    /// Sends all reports of one stored message. After a failure all of them come again, under the same message ids.
+    async fn report(
+        &self,
+        device: &EndDevice,
+        reports: Reports,
+        received_ms: i64,
+        item: &mut Item,
+    ) -> Verdict {
+        let mut last = None;
+        for telemetry in &reports.telemetry {
+            match self.send(device, reports.dev_eui.as_deref(), telemetry, item).await {
+                Ok(hub_device) => last = Some(hub_device),
+                Err(verdict) => return verdict,
+            }
+        }
+        match last {
+            Some(hub_device) => self.sent(received_ms, &hub_device, item),
+            None => self.skip(item),
+        }
+    }
+
+    fn skip(&self, item: &mut Item) -> Verdict {
+        self.records.done(item.seq);
+        self.observer.skipped();
+        tell(item, Outcome::Skipped);
+        Verdict::Finished { answered: None }
+    }
+
+    /// Gives the hub device whose hub accepted the message.
     async fn send(
         &self,
         device: &EndDevice,
         dev_eui: Option<&str>,
         telemetry: &Telemetry,
-        received_ms: i64,
         item: &mut Item,
-    ) -> Verdict {
+    ) -> Result<Arc<HubDevice>, Verdict> {
         for _ in 0..MAX_RESOLUTIONS {
             let hub_device = match self.devices.resolve(device, dev_eui).await {
                 Ok(hub_device) => hub_device,
                 Err(ResolveError::Retry { detail, after }) => {
                     debug!(%device, detail, "The device can't be resolved yet.");
                     self.observer.retried("resolve");
-                    return Verdict::RetryDevice { after };
+                    return Err(Verdict::RetryDevice { after });
                 }
                 Err(ResolveError::Park { reason, detail }) => {
-                    return self.park(device, item, reason, detail, None).await;
+                    return Err(self.park(device, item, reason, detail, None).await);
                 }
             };
             match self.hubs.send(&hub_device, telemetry).await {
-                Ok(()) => {
-                    self.sent(received_ms, &hub_device, item);
-                    return Verdict::Finished { answered: Some(hub_device.hub.clone()) };
-                }
+                Ok(()) => return Ok(hub_device),
                 Err(SendError::Retry { reason, detail, after, trouble }) => {
                     debug!(%device, hub = %hub_device.hub, reason = reason.as_str(), detail, "Sending failed for now.");
                     self.observer.retried(reason.as_str());
-                    return match trouble {
+                    return Err(match trouble {
                         Trouble::Device => Verdict::RetryDevice { after },
                         Trouble::Hub(address) => Verdict::RetryHub(address),
-                    };
+                    });
                 }
                 Err(SendError::Reresolve { reason, detail }) => {
                     debug!(%device, hub = %hub_device.hub, %reason, detail, "The hub refuses the device; asking anew where it lives.");
@@ -106,14 +142,14 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
                     self.devices.lost(device, &hub_device, reason);
                 }
                 Err(SendError::Park { reason, detail }) => {
-                    return self.park(device, item, reason, detail, Some(hub_device.hub.clone())).await;
+                    return Err(self.park(device, item, reason, detail, Some(hub_device.hub.clone())).await);
                 }
             }
         }
-        Verdict::RetryDevice { after: None }
+        Err(Verdict::RetryDevice { after: None })
     }
 
-    fn sent(&self, received_ms: i64, hub_device: &Arc<HubDevice>, item: &mut Item) {
+    fn sent(&self, received_ms: i64, hub_device: &Arc<HubDevice>, item: &mut Item) -> Verdict {
         self.records.done(item.seq);
         let since_ms = u64::try_from(self.clock.now_ms() - received_ms).unwrap_or(0);
         self.observer.sent(Duration::from_millis(since_ms));
@@ -121,6 +157,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer> Deliverer<R, D, H, O> {
             hub: hub_device.hub.host.to_string(),
             hub_device: hub_device.device_id.to_string(),
         });
+        Verdict::Finished { answered: Some(hub_device.hub.clone()) }
     }
 
     /// Sets the message aside. `answered` is the hub that refused it, if one did.

@@ -7,9 +7,13 @@ mod deliver;
 mod delivery;
 pub mod ports;
 mod pump;
+mod reported;
 mod schedule;
 mod translate;
+mod twin_reports;
 
 pub use backoff::Backoff;
 pub use pump::{Pump, PumpOptions};
+pub use reported::{patch, reported};
 pub use translate::{SkipReason, TranslateError, Translated, translate};
+pub use twin_reports::{TwinReports, Twins};

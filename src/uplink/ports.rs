@@ -51,6 +51,40 @@ pub trait Hubs: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), SendError>> + Send;
 }
 
+/// The way back, as far as uplinks touch it. `()` is for a connector without one.
+pub trait Downlinks: Send + Sync + 'static {
+    /// The telemetry that reports on downlinks, which a stored message gives that is no uplink. None of it when the
+    /// message concerns no downlink of ours.
+    ///
+    /// # Errors
+    /// It can't be told yet; the text says why.
+    fn reports(
+        &self,
+        device: &EndDevice,
+        body: &[u8],
+        received_ms: i64,
+    ) -> impl Future<Output = Result<Reports, String>> + Send;
+    /// The hub accepted the telemetry of this uplink.
+    fn delivered(&self, device: &EndDevice, hub_device: &Arc<HubDevice>, body: &Bytes, received_ms: i64);
+}
+
+/// What a message about downlinks gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reports {
+    /// To be sent in this order.
+    pub telemetry: Vec<Telemetry>,
+    /// The DevEUI, 16 upper-case hexadecimal digits, when the message told it.
+    pub dev_eui: Option<String>,
+}
+
+impl Downlinks for () {
+    async fn reports(&self, _: &EndDevice, _: &[u8], _: i64) -> Result<Reports, String> {
+        Ok(Reports::default())
+    }
+
+    fn delivered(&self, _: &EndDevice, _: &Arc<HubDevice>, _: &Bytes, _: i64) {}
+}
+
 /// Told what happens, for metrics.
 pub trait Observer: Send + Sync + 'static {
     /// The hub accepted a message this long after its receipt.

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::Backoff;
 use super::deliver::Deliverer;
 use super::delivery::{HubState, Item, Ticket, Verdict};
-use super::ports::{Devices, Hubs, Observer, Records};
+use super::ports::{Devices, Downlinks, Hubs, Observer, Records};
 use super::schedule::Schedule;
 use crate::azure::HubAddress;
 use crate::config::TelemetryFormat;
@@ -36,26 +36,27 @@ pub struct PumpOptions {
 
 /// Moves records of one claim to the hubs.
 #[derive(Debug)]
-pub struct Pump<R, D, H, O> {
-    deliverer: Arc<Deliverer<R, D, H, O>>,
+pub struct Pump<R, D, H, O, L> {
+    deliverer: Arc<Deliverer<R, D, H, O, L>>,
     schedule: Schedule,
     deliveries: JoinSet<(Ticket, Option<Item>, Verdict)>,
     hub_up: broadcast::Receiver<HubAddress>,
 }
 
-impl<R: Records, D: Devices, H: Hubs, O: Observer> Pump<R, D, H, O> {
+impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O, L> {
     /// A pump at rest. `hub_up` names each hub that can be reached again.
     pub fn new(
         records: R,
         devices: D,
         hubs: H,
         observer: O,
+        downlinks: L,
         hub_up: broadcast::Receiver<HubAddress>,
         options: PumpOptions,
     ) -> Self {
         let PumpOptions { backoff, max_in_flight, format, clock } = options;
         Self {
-            deliverer: Arc::new(Deliverer { records, devices, hubs, observer, format, clock }),
+            deliverer: Arc::new(Deliverer { records, devices, hubs, observer, downlinks, format, clock }),
             schedule: Schedule::new(backoff, max_in_flight),
             deliveries: JoinSet::new(),
             hub_up,

@@ -19,11 +19,11 @@ use super::body::Announced;
 use super::intake::{Intake, NewMessage, StoreError, Stored};
 use super::refusal::Refusal;
 use super::secrets::Secrets;
-use super::{prefer, reply};
+use super::{offer, prefer, reply};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::model::{EndDevice, Outcome};
-use crate::things_stack::{Envelope, Kind};
+use crate::things_stack::{CORRELATION_PREFIX, DownlinkEvent, Envelope, Kind};
 
 const X_TTS_DOMAIN: &str = "x-tts-domain";
 
@@ -45,6 +45,7 @@ enum Verdict {
     Store {
         device: EndDevice,
         dedup: [u8; 16],
+        about_downlinks: bool,
     },
     /// With the word for metrics and answer.
     Ignore(&'static str),
@@ -105,7 +106,7 @@ impl<I: Intake> Desk<I> {
                 self.metrics.ignored(reason);
                 Taken::Ignored(reason)
             }
-            Verdict::Store { device, dedup } => {
+            Verdict::Store { device, dedup, about_downlinks } => {
                 let wait = prefer::wait(headers, self.options.max_wait);
                 let (waiter, waiting) = match wait {
                     Some(wait) => {
@@ -114,7 +115,9 @@ impl<I: Intake> Desk<I> {
                     }
                     None => (None, None),
                 };
-                let stored = self.store(NewMessage { device, dedup: Some(dedup), body, waiter }).await?;
+                let stored = self
+                    .store(NewMessage { device, dedup: Some(dedup), body, waiter, about_downlinks })
+                    .await?;
                 Taken::Stored(stored, waiting)
             }
         };
@@ -122,33 +125,22 @@ impl<I: Intake> Desk<I> {
         Ok(taken)
     }
 
+    /// Decides what to do with the message, and passes on what its headers offer.
     fn judge(&self, headers: &HeaderMap, body: &Bytes) -> Result<Verdict, Refusal> {
         let envelope = Envelope::parse(body)?;
         self.metrics.received(envelope.kind.as_str());
-        let has_ids = envelope.device_id.is_some() || envelope.application_id.is_some();
-        match (envelope.kind, envelope.f_port) {
-            (Kind::UplinkMessage, Some(_)) => {
-                let device = end_device(headers, &envelope)?;
-                let dedup = envelope.dedup_key(&device, body);
-                Ok(Verdict::Store { device, dedup })
+        let verdict = verdict(headers, &envelope, body)?;
+        if let Some(offer) = offer::read(headers) {
+            match &verdict {
+                Verdict::Store { device, .. } => self.intake.downlink_access(device, offer),
+                Verdict::Ignore(_) => {
+                    if let Ok(device) = end_device(headers, &envelope) {
+                        self.intake.downlink_access(&device, offer);
+                    }
+                }
             }
-            (Kind::UplinkMessage, None) => Ok(Verdict::Ignore("no_f_port")),
-            (Kind::Unknown, _) if has_ids || holds_an_object(body) => Ok(Verdict::Ignore("unknown_kind")),
-            (Kind::Unknown, _) => Err(Refusal::NoMessage),
-            (
-                Kind::UplinkNormalized
-                | Kind::JoinAccept
-                | Kind::DownlinkAck
-                | Kind::DownlinkNack
-                | Kind::DownlinkSent
-                | Kind::DownlinkFailed
-                | Kind::DownlinkQueued
-                | Kind::DownlinkQueueInvalidated
-                | Kind::LocationSolved
-                | Kind::ServiceData,
-                _,
-            ) => Ok(Verdict::Ignore("no_telemetry")),
         }
+        Ok(verdict)
     }
 
     async fn store(&self, message: NewMessage) -> Result<Stored, Refusal> {
@@ -171,6 +163,47 @@ impl<I: Intake> Desk<I> {
             () = self.stop.cancelled() => reply::pending(),
         }
     }
+}
+
+fn verdict(headers: &HeaderMap, envelope: &Envelope<'_>, body: &Bytes) -> Result<Verdict, Refusal> {
+    let store = |about_downlinks| {
+        let device = end_device(headers, envelope)?;
+        let dedup = envelope.dedup_key(&device, body);
+        Ok(Verdict::Store { device, dedup, about_downlinks })
+    };
+    let has_ids = envelope.device_id.is_some() || envelope.application_id.is_some();
+    match (envelope.kind, envelope.f_port) {
+        (Kind::UplinkMessage, Some(_)) => store(false),
+        (Kind::UplinkMessage, None) => Ok(Verdict::Ignore("no_f_port")),
+        (Kind::Unknown, _) if has_ids || holds_an_object(body) => Ok(Verdict::Ignore("unknown_kind")),
+        (Kind::Unknown, _) => Err(Refusal::NoMessage),
+        (
+            Kind::JoinAccept
+            | Kind::DownlinkAck
+            | Kind::DownlinkNack
+            | Kind::DownlinkSent
+            | Kind::DownlinkFailed
+            | Kind::DownlinkQueued
+            | Kind::DownlinkQueueInvalidated,
+            _,
+        ) => {
+            if tells_of_ours(body)? {
+                store(true)
+            } else {
+                Ok(Verdict::Ignore("no_downlink_of_ours"))
+            }
+        }
+        (Kind::UplinkNormalized | Kind::LocationSolved | Kind::ServiceData, _) => {
+            Ok(Verdict::Ignore("no_telemetry"))
+        }
+    }
+}
+
+/// Whether a message about downlinks names one of this program. Most don't, and are not read further.
+fn tells_of_ours(body: &[u8]) -> Result<bool, Refusal> {
+    // That it is UTF-8 the envelope has shown; a search in text is several times faster than one in bytes.
+    let somewhere = std::str::from_utf8(body).is_ok_and(|text| text.contains(CORRELATION_PREFIX));
+    Ok(somewhere && DownlinkEvent::parse(body)?.is_some_and(|event| event.names_ours()))
 }
 
 /// A message that was taken.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::model::{EndDevice, Outcome};
+use crate::things_stack::DownlinkOffer;
 
 /// Keeps messages. Cheap to clone.
 pub trait Intake: Clone + Send + Sync + 'static {
@@ -16,6 +17,13 @@ pub trait Intake: Clone + Send + Sync + 'static {
     /// # Errors
     /// The message was not kept; see [`StoreError`].
     fn store(&self, message: NewMessage) -> impl Future<Output = Result<Stored, StoreError>> + Send;
+
+    /// A request that showed the secret offers an API key for downlinks to its device (`X-Downlink-*`). Called
+    /// before the message is stored, for every such request, so it must be quick when nothing changed. Whether to
+    /// believe it is the callee's to decide. Without a body of its own it is ignored.
+    fn downlink_access(&self, device: &EndDevice, offer: DownlinkOffer<'_>) {
+        let _ = (device, offer);
+    }
 }
 
 /// One message to keep.
@@ -29,6 +37,8 @@ pub struct NewMessage {
     pub body: Bytes,
     /// Present when the client wishes to know what becomes of the message. Dropping it means: not known, don't wait.
     pub waiter: Option<oneshot::Sender<Outcome>>,
+    /// It carries no telemetry, but tells what became of a downlink of this program.
+    pub about_downlinks: bool,
 }
 
 /// The message is on disk.

@@ -5,7 +5,7 @@
 //! | answer | when |
 //! |---|---|
 //! | 202 `stored`, `duplicate` | the message is on disk, now or since an earlier post |
-//! | 202 `ignored` | another kind than an uplink, an uplink without FPort, or an unknown kind: nothing is kept |
+//! | 202 `ignored` | no uplink with an FPort, and nothing about a downlink of this program: nothing is kept |
 //! | 200 `sent` | with `Prefer: wait=N`: the hub accepted it |
 //! | 202 `pending` | with `Prefer: wait=N`: on disk, the hub's answer is not known yet |
 //! | 404, 409, 413, 422, 424, 502 | with `Prefer: wait=N`: on disk but parked; the reason decides the status |
@@ -14,6 +14,7 @@
 mod body;
 mod handler;
 mod intake;
+mod offer;
 mod prefer;
 mod refusal;
 mod reply;

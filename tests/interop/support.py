@@ -206,6 +206,7 @@ class Emulator(Process):
 
     def __init__(self, folder, hubs=1, https_port=0):
         command = [BINARY, "emulate", "--dir", str(folder), "--amqp-port", "0", "--https-port", str(https_port),
+                   "--things-stack-port", "0",
                    "--hubs", str(hubs)]
         super().__init__(command, name="emulator")
         path = folder / "ready.json"

@@ -15,8 +15,9 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("model", &[]),
     // Formats, pure.
     ("azure", &["model"]),
-    ("things_stack", &["model", "net"]),
     ("config", &["model", "azure"]),
+    // A format, and the client of its API.
+    ("things_stack", &["model"]),
     // Tools: bytes over TLS, an HTTP listener, counters.
     ("net", &["model"]),
     ("http", &["model"]),

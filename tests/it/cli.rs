@@ -89,6 +89,9 @@ fn wrong_arguments_end_with_2_and_a_hint() {
     assert!(stderr(&output).contains("check-config"), "{}", stderr(&output));
     for arguments in [
         &["emulate", "--hubs", "0"][..],
+        &["emulate", "--webhook-secret-file", "secret"],
+        &["emulate", "--webhook", "no url"],
+        &["emulate", "--tier", "free"],
         &["replay", "x.json"],
         &["spool", "discard"],
         &["spool", "discard", "--all", "7"],
@@ -261,11 +264,12 @@ fn demo_and_emulate_say_that_they_are_left_out() {
 #[test]
 #[cfg(feature = "emulator")]
 fn a_taken_port_of_the_demo_is_named_with_the_option_that_changes_it() {
-    for option in ["--webhook-port", "--amqp-port", "--https-port"] {
+    let options = ["--webhook-port", "--amqp-port", "--https-port", "--things-stack-port"];
+    for option in options {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let mut arguments = vec!["demo".to_owned()];
-        for each in ["--webhook-port", "--amqp-port", "--https-port"] {
+        for each in options {
             let port = if each == option { address.port() } else { 0 };
             arguments.extend([each.to_owned(), port.to_string()]);
         }

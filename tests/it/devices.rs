@@ -169,3 +169,25 @@ async fn records_that_can_not_be_read_or_no_longer_fit_are_passed_over() {
     world.azure.iot_hub.connection_string = Some(world::policy("hub-2.azure-devices.net"));
     assert_eq!(world.directory().await.len(), 0, "and at the new hub too");
 }
+
+#[tokio::test]
+async fn known_devices_are_told_also_after_a_restart_and_past_their_confirmation() {
+    let world = World::with_hub();
+    let directory = world.directory().await;
+    for id in ["one", "two"] {
+        directory.resolve(&device("app", id), None).await.unwrap();
+    }
+    let names = |directory: &tti_connector::devices::Directory| {
+        let mut names: Vec<_> =
+            directory.known().iter().map(|(end, hub)| format!("{end} {}", hub.device_id)).collect();
+        names.sort();
+        names
+    };
+    let expected = ["t/app/one one", "t/app/two two"];
+    assert_eq!(names(&directory), expected);
+    world.pass(Duration::from_secs(8 * 24 * 3600));
+    assert_eq!(names(&world.directory().await), expected);
+    let (lost, seen) = directory.known().swap_remove(0);
+    directory.lost(&lost, &seen, ParkReason::DeviceUnknown);
+    assert_eq!(directory.known().len(), 1);
+}

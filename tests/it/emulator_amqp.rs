@@ -3,11 +3,17 @@
 #![cfg(feature = "emulator")]
 #![expect(clippy::unwrap_used, reason = "what fails in a helper must fail the test")]
 
+mod c2d;
+mod c2d_links;
+mod c2d_service;
 mod devices;
 mod kit;
 mod lifecycle;
+mod methods;
+mod pair_kit;
 mod raw;
 mod readers;
 mod sasl;
 mod telemetry;
 mod tokens;
+mod twins;

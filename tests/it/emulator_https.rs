@@ -1,8 +1,11 @@
-//! The emulator over its real HTTPS: start-up, registry, DPS, WebSocket upgrade, restart.
+//! The emulator over its real HTTPS: start-up, registry, twins, methods, queries, DPS, WebSocket upgrade, restart.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
 
 mod dps;
+mod methods;
+mod queries;
 mod registry;
 mod start;
 mod support;
+mod twins;
 mod websocket;

@@ -16,6 +16,8 @@ mod emulator_amqp;
 #[cfg(feature = "emulator")]
 mod emulator_https;
 #[cfg(feature = "emulator")]
+mod emulator_things_stack;
+#[cfg(feature = "emulator")]
 mod end_to_end;
 mod iot_hub;
 mod messages;
@@ -23,7 +25,9 @@ mod payloads;
 mod pump;
 mod replay;
 mod spool;
+mod things_stack;
 mod traps;
+mod twin_reports;
 mod webhook;
 #[cfg(feature = "emulator")]
 mod world;

@@ -144,7 +144,7 @@ fn start_on(
         format: TelemetryFormat::Connector,
         clock: Clock::system(),
     };
-    let pump = Pump::new(spool.clone(), Directory { unreliable }, hub.clone(), Nobody, ups, options);
+    let pump = Pump::new(spool.clone(), Directory { unreliable }, hub.clone(), Nobody, (), ups, options);
     let stop = CancellationToken::new();
     let pump = tokio::spawn(pump.run(claim, stop.clone(), Duration::from_secs(5)));
     Line { _dir: dir, spool, stop, pump, _hub_up: hub_up }

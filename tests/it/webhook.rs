@@ -3,6 +3,7 @@
 mod answers;
 mod clients;
 pub(crate) mod desk;
+mod downlinks;
 mod kinds;
 mod secrets;
 mod waiting;

@@ -10,11 +10,11 @@ use tracing::warn;
 
 use super::answer::{self, Answer, Reach, Step};
 use super::hold::Holds;
-use super::http::causes;
 use crate::azure::{SigningKey, derive_device_key, sas};
 use crate::devices::ResolveError;
 use crate::devices::routes::DpsScope;
 use crate::model::{Clock, ParkReason};
+use crate::net::causes;
 
 /// Life of a DPS token. It is used for one registration only.
 const TOKEN_LIFE_S: u64 = 3600;

@@ -6,9 +6,7 @@ mod answer;
 mod client;
 mod endpoint;
 mod hold;
-mod http;
 
 pub use client::Pace;
 pub(super) use client::{DpsClient, Registration};
 pub use endpoint::{Endpoint, GLOBAL_ENDPOINT, InvalidEndpoint};
-pub use http::{HttpClientError, http_client};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::CloudMessages;
 use crate::downlink::ports::{Network, Observer, Outbox, Store};
 use crate::downlink::translate::Request;
-use crate::downlink::{Begun, NewEntry, Progress};
+use crate::downlink::{Begun, End, NewEntry, Progress};
 use crate::things_stack::{ApiError, Whereabouts};
 
 /// A push without an answer may still arrive; looked for too early it is not there yet.
@@ -95,6 +95,11 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
             ),
             Ok(Begun::Queued { sent: false }) => Turn::Known(Progress::Queued),
             Ok(Begun::Queued { sent: true }) => Turn::Known(Progress::Sent),
+            // Its report may still be on its way to disk.
+            Ok(Begun::Ended(End::Rejected(reason))) => match self.ledger.reject(entry, &reason).await {
+                Ok(()) => Turn::Known(Progress::Ended(End::Rejected(reason))),
+                Err(error) => wait(Step::Begin, Obstacle::Unstored, None, error.to_string()),
+            },
             Ok(Begun::Ended(end)) => Turn::Known(Progress::Ended(end)),
             Err(error) => wait(Step::Begin, Obstacle::Unstored, None, error.to_string()),
         }

@@ -1,11 +1,8 @@
 //! What of one device is under way, and what waits for it. Knows no task.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use crate::azure::{Desired, HubDevice};
 use crate::downlink::cloud_messages::CloudJob;
-use crate::downlink::merge::merge;
 
 /// Messages of one device that wait behind another: what the hub keeps for it. More would be repetitions.
 const MAX_QUEUED: usize = 50;
@@ -17,11 +14,7 @@ pub(super) struct Lane {
     pub(super) cloud_busy: bool,
     /// Direct methods under way.
     pub(super) methods: usize,
-    /// Desired properties are worked on.
-    pub(super) desired_busy: bool,
     messages: VecDeque<CloudJob>,
-    /// Those that came meanwhile, as one: what counts is what is desired now. With the hub device as last told.
-    desired: Option<(Arc<HubDevice>, Desired)>,
 }
 
 /// Whether a message was taken.
@@ -33,11 +26,7 @@ pub(super) enum Queued {
 
 impl Lane {
     pub(super) fn is_idle(&self) -> bool {
-        !self.cloud_busy
-            && self.methods == 0
-            && !self.desired_busy
-            && self.messages.is_empty()
-            && self.desired.is_none()
+        !self.cloud_busy && self.methods == 0 && self.messages.is_empty()
     }
 
     /// Puts a message behind the others.
@@ -56,18 +45,5 @@ impl Lane {
     /// Leaves what waits to its lock, so that nothing overtakes a message that comes again; gives its bytes.
     pub(super) fn drop_queue(&mut self) -> usize {
         self.messages.drain(..).map(|job| job.message.body.len()).sum()
-    }
-
-    pub(super) fn has_desired(&self) -> bool {
-        self.desired.is_some()
-    }
-
-    pub(super) fn put_desired(&mut self, hub_device: Arc<HubDevice>, desired: Desired) {
-        let earlier = self.desired.take().map(|(_, earlier)| earlier);
-        self.desired = Some((hub_device, merge(earlier, desired)));
-    }
-
-    pub(super) fn take_desired(&mut self) -> Option<(Arc<HubDevice>, Desired)> {
-        self.desired.take()
     }
 }

@@ -14,7 +14,7 @@ use crate::things_stack::{DownlinkState, Operation};
 
 /// Open entries of one device at most: what The Things Stack queues for a session. IoT Hub holds 50 messages a device.
 const MAX_OPEN_PER_DEVICE: usize = 10_000;
-/// Open entries at most, some 100 MB: four for each of the fifty thousand devices that one instance is made for.
+/// Open entries at most, 75 to 150 MB: four for each of the fifty thousand devices that one instance is made for.
 const MAX_OPEN: usize = 200_000;
 /// Longest text kept of a reason or a correlation, in bytes; IoT Hub's message ids have at most 128.
 const MAX_TEXT_BYTES: usize = 1000;
@@ -42,6 +42,8 @@ pub(super) struct Entry {
     pub(super) stage: Stage,
     pub(super) order: u64,
     pub(super) begun_ms: i64,
+    /// Its push was in a former life of the program, and no request asked for it since.
+    restored: bool,
     /// To be posted before the end is on disk, so that a crash in between repeats it.
     owed: Option<Box<Report>>,
     /// Counts changes, so that a write knows whether it is still the latest.
@@ -62,9 +64,17 @@ pub(super) struct Due {
 #[derive(Default)]
 pub(super) struct Book {
     entries: HashMap<EntryId, Entry>,
-    by_device: HashMap<EndDevice, BTreeSet<EntryId>>,
+    by_device: HashMap<EndDevice, OfDevice>,
     dirty: HashMap<EndDevice, BTreeSet<EntryId>>,
     last_order: u64,
+}
+
+/// What is in memory of one device.
+#[derive(Default)]
+struct OfDevice {
+    ids: BTreeSet<EntryId>,
+    /// The latest replace that was queued: its order and correlation.
+    replaced: Option<(u64, Box<str>)>,
 }
 
 impl Entry {
@@ -79,6 +89,7 @@ impl Entry {
             stage,
             order,
             begun_ms,
+            restored: false,
             owed: None,
             changes: 0,
             watched: None,
@@ -149,6 +160,7 @@ impl Book {
     /// What a request that comes (again) finds; `None` if nothing is in memory. A put-back one is new again.
     pub(super) fn again(&mut self, new: &NewEntry, now_ms: i64) -> Option<Begun> {
         let entry = self.entries.get_mut(&new.id)?;
+        entry.restored = false;
         match &entry.stage {
             Stage::PutBack => {}
             Stage::Pushing => return Some(Begun::Unsure),
@@ -172,7 +184,7 @@ impl Book {
         if self.entries.len() >= MAX_OPEN {
             return Err(Unstored(format!("{MAX_OPEN} downlinks are open already")));
         }
-        if self.by_device.get(&new.device).is_some_and(|ids| ids.len() >= MAX_OPEN_PER_DEVICE) {
+        if self.by_device.get(&new.device).is_some_and(|of| of.ids.len() >= MAX_OPEN_PER_DEVICE) {
             return Err(Unstored(format!("the device has {MAX_OPEN_PER_DEVICE} open downlinks already")));
         }
         self.last_order += 1;
@@ -184,11 +196,24 @@ impl Book {
     /// Takes in an open entry as it was on disk.
     pub(super) fn restore(&mut self, kept: row::Kept) {
         self.last_order = self.last_order.max(kept.order);
+        if kept.new.operation == Operation::Replace && kept.stage.rank() > 0 {
+            self.replaced(&kept.new.device, kept.order, &kept.new.correlation);
+        }
         self.insert(&kept.new, kept.stage, kept.order, kept.begun_ms);
+        if let Some(entry) = self.entries.get_mut(&kept.new.id) {
+            entry.restored = true;
+        }
+    }
+
+    fn replaced(&mut self, device: &EndDevice, order: u64, correlation: &str) {
+        let of = self.by_device.entry(device.clone()).or_default();
+        if of.replaced.as_ref().is_none_or(|(latest, _)| *latest < order) {
+            of.replaced = Some((order, correlation.into()));
+        }
     }
 
     fn insert(&mut self, new: &NewEntry, stage: Stage, order: u64, begun_ms: i64) {
-        self.by_device.entry(new.device.clone()).or_default().insert(new.id);
+        self.by_device.entry(new.device.clone()).or_default().ids.insert(new.id);
         self.entries.insert(new.id, Entry::new(new, stage, order, begun_ms));
     }
 
@@ -211,8 +236,20 @@ impl Book {
         }
         let replaces = before == 0 && entry.operation == Operation::Replace;
         let (device, correlation, order) = (entry.device.clone(), entry.correlation.clone(), entry.order);
+        // Pushed before a crash, replaced after it, and only now do we hear that it was queued.
+        let overtaken = self.by_device.get(&device).and_then(|of| of.replaced.as_ref());
+        if let Some((latest, by)) = overtaken
+            && entry.restored
+            && proven == Stage::Queued
+            && *latest > order
+        {
+            let reason = format!("replaced by {by}");
+            self.end(id, End::Replaced, ReportState::Replaced, Some(reason), now_ms);
+            return true;
+        }
         self.set(id, proven);
         if replaces {
+            self.replaced(&device, order, &correlation);
             self.displace(&device, order, &format!("replaced by {correlation}"), now_ms);
         }
         true
@@ -224,7 +261,7 @@ impl Book {
             self.entries.get(id).is_some_and(|entry| entry.stage == Stage::Queued && entry.order < order)
         };
         let displaced: Vec<EntryId> =
-            self.by_device.get(device).into_iter().flatten().copied().filter(queued).collect();
+            self.by_device.get(device).into_iter().flat_map(|of| &of.ids).copied().filter(queued).collect();
         for id in displaced {
             self.end(id, End::Replaced, ReportState::Replaced, Some(reason.to_owned()), now_ms);
         }
@@ -330,9 +367,9 @@ impl Book {
     pub(super) fn forget(&mut self, id: EntryId) {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.clean(&entry.device, id);
-        if let Some(ids) = self.by_device.get_mut(&entry.device) {
-            ids.remove(&id);
-            if ids.is_empty() {
+        if let Some(of) = self.by_device.get_mut(&entry.device) {
+            of.ids.remove(&id);
+            if of.ids.is_empty() {
                 self.by_device.remove(&entry.device);
             }
         }

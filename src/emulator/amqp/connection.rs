@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::AmqpOptions;
 use super::outlets::Outlets;
+use super::pairs::Pairs;
 use super::refusal::Refusal;
 use super::tokens::{Grant, TokenBook};
 use crate::emulator::presence::Cut;
@@ -25,6 +26,7 @@ pub(super) struct Connection {
     pub(super) over: CancellationToken,
     pub(super) cbs_replies: Outlets,
     pub(super) management_replies: Outlets,
+    pub(super) pairs: Pairs,
     number: u64,
     tokens: Mutex<TokenBook>,
     links: AtomicUsize,
@@ -40,6 +42,7 @@ impl Connection {
             over: CancellationToken::new(),
             cbs_replies: Outlets::default(),
             management_replies: Outlets::default(),
+            pairs: Pairs::default(),
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             tokens: Mutex::default(),
             links: AtomicUsize::new(0),
@@ -60,6 +63,11 @@ impl Connection {
     /// Whether the peer may read what arrived.
     pub(super) fn may_read(&self) -> bool {
         self.tokens().may_read(self.now_s())
+    }
+
+    /// Whether the peer may do what a service does.
+    pub(super) fn may_serve(&self) -> bool {
+        self.tokens().may_serve(self.now_s())
     }
 
     /// Changes when tokens have expired.

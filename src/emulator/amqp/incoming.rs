@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use fe2o3_amqp_types::messaging::annotations::OwnedKey;
 use fe2o3_amqp_types::messaging::message::DecodeIntoMessage as _;
-use fe2o3_amqp_types::messaging::{AmqpValue, Batch, Body, Data, Message, Properties};
+use fe2o3_amqp_types::messaging::{AmqpValue, ApplicationProperties, Batch, Body, Data, Message, Properties};
 use fe2o3_amqp_types::primitives::Value;
 use serde_amqp::read::SliceReader;
 
@@ -69,12 +69,7 @@ fn unbatched(body: Body<Value>) -> Result<Vec<Message<Body<Value>>>, Unreadable>
 fn event_of(message: Message<Body<Value>>) -> Result<(Event, usize), Unreadable> {
     let body = body_bytes(message.body)?;
     let mut size = body.len();
-    let properties: Vec<(String, String)> = message
-        .application_properties
-        .into_iter()
-        .flat_map(|properties| properties.0)
-        .map(|(name, value)| (name, simple_text(&value).unwrap_or_default()))
-        .collect();
+    let properties = properties_of(message.application_properties);
     size += properties.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
     let annotations: Vec<(String, String)> = message
         .message_annotations
@@ -106,7 +101,17 @@ fn event_of(message: Message<Body<Value>>) -> Result<(Event, usize), Unreadable>
     Ok((event, size))
 }
 
-fn body_bytes(body: Body<Value>) -> Result<Bytes, Unreadable> {
+/// Application properties as text, in the order sent.
+pub(super) fn properties_of(properties: Option<ApplicationProperties>) -> Vec<(String, String)> {
+    let properties = properties.into_iter().flat_map(|properties| properties.0);
+    properties.map(|(name, value)| (name, simple_text(&value).unwrap_or_default())).collect()
+}
+
+/// The body's bytes.
+///
+/// # Errors
+/// [`Unreadable::Body`].
+pub(super) fn body_bytes(body: Body<Value>) -> Result<Bytes, Unreadable> {
     match body {
         Body::Data(parts) => Ok(data_bytes(parts)),
         Body::Value(AmqpValue(Value::String(text))) => Ok(Bytes::from(text)),

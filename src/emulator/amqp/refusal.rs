@@ -15,10 +15,14 @@ pub(super) enum Refusal {
     Disabled(String),
     /// A newer connection has the device.
     Stolen(String),
+    /// The device has a newer pair of links of the same kind, or took too few messages from this one.
+    Replaced,
     /// There is no such node.
     NoNode(String),
     /// A real hub has it, this one does not.
     NotYet(&'static str),
+    /// The hub's tier does not have it.
+    Tier(&'static str),
     /// The peer wants more than is allowed.
     TooMuch(&'static str),
     /// A filter or field that is not understood.
@@ -51,11 +55,18 @@ impl Refusal {
                 let text = format!("a newer connection of device {id} has taken over");
                 Error::new(LinkError::Stolen, text, None)
             }
+            Self::Replaced => {
+                let text = "a newer pair of links took over, or this one took its messages too slowly";
+                Error::new(LinkError::DetachForced, text.to_owned(), None)
+            }
             Self::NoNode(address) => {
                 Error::new(AmqpError::NotFound, format!("there is no node {address:?}"), None)
             }
             Self::NotYet(what) => {
                 Error::new(AmqpError::NotImplemented, format!("the emulator has no {what} yet"), None)
+            }
+            Self::Tier(what) => {
+                Error::new(AmqpError::NotAllowed, format!("a hub of the basic tier has no {what}"), None)
             }
             Self::TooMuch(what) => {
                 Error::new(AmqpError::ResourceLimitExceeded, format!("too many {what}"), None)

@@ -19,10 +19,14 @@ use tokio::task::JoinSet;
 
 use super::address::Address;
 use super::connection::{Connection, HeldDevice, LinkPlace};
+use super::pairs::{Half, Kind};
 use super::position::Position;
 use super::reader::Reader;
 use super::refusal::Refusal;
-use super::{cbs, management, reader, replies, telemetry};
+use super::{
+    cbs, cloud_messages, cloud_send, feedback, management, methods, reader, replies, telemetry, twins,
+};
+use crate::emulator::Tier;
 use crate::emulator::hub::PARTITIONS;
 
 /// The builder's type when no terminus is made on demand.
@@ -70,6 +74,16 @@ enum Purpose {
     ManagementReplies,
     Telemetry(HeldDevice),
     Reader(Reader),
+    CloudMessages(HeldDevice),
+    CloudSend,
+    Feedback,
+    FileNotifications,
+    /// Calls go to the device, answers come back.
+    MethodCalls(Half),
+    MethodAnswers(Half),
+    TwinRequests(Half),
+    /// Replies and updates.
+    TwinReplies(Half),
 }
 
 /// Attaches a link and gives it its task. False if the session can't go on: the crate tells links apart by name
@@ -84,7 +98,8 @@ async fn take_in<R>(
 ) -> bool {
     let purpose = purpose_of(&attach, connection);
     let reply_address = target_address(&attach);
-    let link = match acceptor(connection).accept_incoming_attach(completed(attach), session).await {
+    let settling = settling_of(&purpose);
+    let link = match acceptor(connection).accept_incoming_attach(completed(attach, settling), session).await {
         Ok(link) => link,
         Err(
             AcceptorAttachError::LocalSender(SenderAttachError::DuplicatedLinkName)
@@ -126,13 +141,33 @@ async fn take_in<R>(
             (Purpose::Reader(reader), LinkEndpoint::Sender(link)) => {
                 reader::serve(link, connection, reader).await;
             }
+            (Purpose::CloudMessages(device), LinkEndpoint::Sender(link)) => {
+                cloud_messages::serve(link, connection, device).await;
+            }
+            (Purpose::CloudSend, LinkEndpoint::Receiver(link)) => cloud_send::serve(link, connection).await,
+            (Purpose::Feedback, LinkEndpoint::Sender(link)) => feedback::serve(link, connection).await,
+            (Purpose::FileNotifications, LinkEndpoint::Sender(link)) => {
+                feedback::serve_file_notifications(link, connection).await;
+            }
+            (Purpose::MethodCalls(half), LinkEndpoint::Sender(link)) => {
+                methods::serve_calls(link, half).await
+            }
+            (Purpose::MethodAnswers(half), LinkEndpoint::Receiver(link)) => {
+                methods::serve_answers(link, half).await;
+            }
+            (Purpose::TwinRequests(half), LinkEndpoint::Receiver(link)) => {
+                twins::serve_requests(link, half).await;
+            }
+            (Purpose::TwinReplies(half), LinkEndpoint::Sender(link)) => {
+                twins::serve_replies(link, half).await
+            }
             (_, link) => refuse(link, &Refusal::NoNode(String::new())).await,
         }
     });
     true
 }
 
-/// Decides what a link is for. The nodes for cloud-to-device messages, methods and twins will come in here.
+/// Decides what a link is for. The nodes for cloud-to-device messages will come in here.
 fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, Refusal> {
     let text = match attach.role {
         Role::Sender => target_address(attach),
@@ -146,6 +181,16 @@ fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, 
         (Address::Management, Role::Sender) => Ok(Purpose::ManagementRequests),
         (Address::Management, Role::Receiver) => Ok(Purpose::ManagementReplies),
         (Address::Telemetry(device_id), Role::Sender) => connection.admit(&device_id).map(Purpose::Telemetry),
+        (Address::Methods(device_id), role) => {
+            standard(connection, "direct methods")?;
+            let half = Half::admit(connection, Kind::Methods, &device_id, attach)?;
+            Ok(if *role == Role::Sender { Purpose::MethodAnswers(half) } else { Purpose::MethodCalls(half) })
+        }
+        (Address::Twin(device_id), role) => {
+            standard(connection, "device twins")?;
+            let half = Half::admit(connection, Kind::Twin, &device_id, attach)?;
+            Ok(if *role == Role::Sender { Purpose::TwinRequests(half) } else { Purpose::TwinReplies(half) })
+        }
         (Address::Partition(partition), Role::Receiver) if partition < PARTITIONS => {
             if !connection.may_read() {
                 let text = "reading needs a token of policy service or iothubowner on this connection";
@@ -155,13 +200,71 @@ fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, 
             let position = Position::of_filters(filters).map_err(Refusal::Invalid)?;
             Ok(Purpose::Reader(Reader::new(&connection.hub, partition, &position)))
         }
+        (Address::CloudMessages(device_id), Role::Receiver) => {
+            standard(connection, "cloud-to-device messages")?;
+            connection.admit(&device_id).map(Purpose::CloudMessages)
+        }
+        (Address::CloudSend, Role::Sender) => service(connection, Purpose::CloudSend),
+        (Address::Feedback, Role::Receiver) => service(connection, Purpose::Feedback),
+        (Address::FileNotifications, Role::Receiver) => service(connection, Purpose::FileNotifications),
         (Address::NotYet(what), _) => Err(Refusal::NotYet(what)),
         (Address::Telemetry(_) | Address::Partition(_) | Address::Unknown, _) => Err(unknown()),
+        (Address::CloudMessages(_) | Address::CloudSend, _) => Err(unknown()),
+        (Address::Feedback | Address::FileNotifications, _) => Err(unknown()),
     }
 }
 
-/// The link's own acceptor: settled when we send, settled on our answer when we receive. So nothing piles up
-/// because a peer leaves deliveries open.
+/// A link of cloud-to-device messages for a service, if the peer is one.
+fn service(connection: &Connection, purpose: Purpose) -> Result<Purpose, Refusal> {
+    standard(connection, "cloud-to-device messages")?;
+    if connection.may_serve() {
+        return Ok(purpose);
+    }
+    let text = "this needs a token of policy service or iothubowner for the whole hub on this connection";
+    Err(Refusal::Unauthorized(text.to_owned()))
+}
+
+/// Refuses what a hub of the basic tier does not have.
+fn standard(connection: &Connection, what: &'static str) -> Result<(), Refusal> {
+    match connection.hub.tier() {
+        Tier::Standard => Ok(()),
+        Tier::Basic => Err(Refusal::Tier(what)),
+    }
+}
+
+/// Who settles the deliveries of a link.
+#[derive(Clone, Copy)]
+enum Settling {
+    /// We: settled when we send, settled on our answer when we receive. So nothing piles up because a peer leaves
+    /// deliveries open.
+    Ours,
+    /// The peer, by its answer to what we send. Never second: the crate does not answer a single disposition that
+    /// wants to be settled by us.
+    Peers,
+}
+
+fn settling_of(purpose: &Result<Purpose, Refusal>) -> Settling {
+    match purpose {
+        Ok(Purpose::CloudMessages(_) | Purpose::Feedback) => Settling::Peers,
+        Ok(
+            Purpose::CbsRequests
+            | Purpose::CbsReplies
+            | Purpose::ManagementRequests
+            | Purpose::ManagementReplies
+            | Purpose::Telemetry(_)
+            | Purpose::Reader(_)
+            | Purpose::CloudSend
+            | Purpose::FileNotifications
+            | Purpose::MethodCalls(_)
+            | Purpose::MethodAnswers(_)
+            | Purpose::TwinRequests(_)
+            | Purpose::TwinReplies(_),
+        )
+        | Err(_) => Settling::Ours,
+    }
+}
+
+/// The link's own acceptor.
 fn acceptor(connection: &Connection) -> PlainLinkAcceptor {
     // pyamqp reads performatives by index; a last field that is there keeps the others from being left out.
     let mut properties = Fields::new();
@@ -179,7 +282,7 @@ fn acceptor(connection: &Connection) -> PlainLinkAcceptor {
 }
 
 /// The attach with what the acceptor insists on: Java leaves its own terminus out. Nothing is ever resumed.
-fn completed(mut attach: Attach) -> Attach {
+fn completed(mut attach: Attach, settling: Settling) -> Attach {
     attach.source.get_or_insert_default().dynamic = false;
     match attach.target.as_deref_mut() {
         Some(TargetArchetype::Target(target)) => target.dynamic = false,
@@ -191,8 +294,14 @@ fn completed(mut attach: Attach) -> Attach {
         Role::Sender => {
             attach.initial_delivery_count.get_or_insert(0);
         }
-        // What we send is settled, whatever the peer would like.
-        Role::Receiver => attach.snd_settle_mode = SenderSettleMode::Settled,
+        // Whatever the peer would like.
+        Role::Receiver => {
+            attach.rcv_settle_mode = ReceiverSettleMode::First;
+            attach.snd_settle_mode = match settling {
+                Settling::Ours => SenderSettleMode::Settled,
+                Settling::Peers => SenderSettleMode::Unsettled,
+            }
+        }
     }
     attach
 }

@@ -45,6 +45,11 @@ impl Grant {
         service && matches!(self.scope, Scope::Hub | Scope::EventHub)
     }
 
+    /// Whether it lets the peer do what a service does: send to devices, fetch feedback.
+    fn serves(&self) -> bool {
+        self.reads() && self.scope == Scope::Hub
+    }
+
     /// How a device authenticated by it is described, in IoT Hub's JSON form.
     pub(super) fn auth_method(&self) -> &'static str {
         if self.token.policy.is_some() {
@@ -88,6 +93,11 @@ impl TokenBook {
     /// Whether some token lets the peer read at `now_s`.
     pub(super) fn may_read(&self, now_s: u64) -> bool {
         self.grants.values().any(|grant| grant.reads() && grant.expiry() > now_s)
+    }
+
+    /// Whether some token lets the peer do what a service does at `now_s`.
+    pub(super) fn may_serve(&self, now_s: u64) -> bool {
+        self.grants.values().any(|grant| grant.serves() && grant.expiry() > now_s)
     }
 
     /// Forgets what is over at `now_s`; true if there was anything.
@@ -140,13 +150,14 @@ mod tests {
             let book = book([grant(Scope::Hub, policy, 100)]);
             assert_eq!(book.for_device("any", 1).is_some(), sends, "{policy}");
             assert_eq!(book.may_read(1), reads, "{policy}");
+            assert_eq!(book.may_serve(1), reads, "{policy}");
         }
     }
 
     #[test]
     fn an_event_hub_token_reads_but_never_sends() {
         let book = book([grant(Scope::EventHub, "iothubowner", 100)]);
-        assert!(book.may_read(1) && book.for_device("a", 1).is_none());
+        assert!(book.may_read(1) && book.for_device("a", 1).is_none() && !book.may_serve(1));
     }
 
     #[test]

@@ -19,11 +19,12 @@ fn uncommented() -> String {
     EXAMPLE.lines().map(keep).collect::<Vec<_>>().join("\n")
 }
 
-/// All keys of a TOML text in dotted form, an application's id as `<id>`.
+/// All keys of a TOML text in dotted form, the name of an application, a method or a property as `<id>`.
 fn keys_of(toml: &str) -> BTreeSet<String> {
     fn walk(path: &str, values: &Dict, keys: &mut BTreeSet<String>) {
         for (key, value) in values {
-            let key = if path.ends_with(".applications") { "<id>" } else { key };
+            let named = [".applications", ".methods", ".properties"].iter().any(|end| path.ends_with(end));
+            let key = if named { "<id>" } else { key };
             let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
             match value {
                 Value::Dict(_, inner) => walk(&path, inner, keys),

@@ -9,9 +9,10 @@ use futures_util::future::BoxFuture;
 use tti_connector::azure::HubDevice;
 use tti_connector::config;
 use tti_connector::devices::{
-    Directory, HubIdRule, Kept, Options, Pace, ResolveError, Routes, Store, StoreError, http_client,
+    Directory, HubIdRule, Kept, Options, Pace, ResolveError, Routes, Store, StoreError,
 };
 use tti_connector::model::{Clock, EndDevice, ParkReason, Secret};
+use tti_connector::net::{Schemes, http_client};
 
 /// 2026-01-01.
 pub(crate) const START_MS: i64 = 1_767_225_600_000;
@@ -131,7 +132,8 @@ impl World {
             HubIdRule::parse(&self.hub_id).unwrap(),
             self.store.clone(),
             self.options,
-            http_client(&self.tls, self.azure.proxy.as_deref(), Duration::from_secs(5)).unwrap(),
+            http_client(&self.tls, self.azure.proxy.as_deref(), Duration::from_secs(5), Schemes::HttpsOnly)
+                .unwrap(),
             self.clock.clone(),
         )
         .await

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fe2o3_amqp::connection::ConnectionHandle;
+use fe2o3_amqp::link::delivery::DeliveryInfo;
 use fe2o3_amqp::link::{DetachError, Receiver, SendError, Sender};
 use fe2o3_amqp::sasl_profile::SaslProfile;
 use fe2o3_amqp::session::SessionHandle;
@@ -50,9 +51,14 @@ impl Rig {
     }
 
     pub(super) async fn with(options: AmqpOptions) -> Self {
+        Self::of(options, |hub| hub).await
+    }
+
+    /// A hub as `made` makes it.
+    pub(super) async fn of(options: AmqpOptions, made: impl FnOnce(Hub) -> Hub) -> Self {
         let options = AmqpOptions { token_check: Duration::from_millis(10), ..options };
         let clock = Clock::manual(i64::try_from(NOW_S).unwrap() * 1000);
-        let hub = Arc::new(Hub::new(HOST, clock.clone()));
+        let hub = Arc::new(made(Hub::new(HOST, clock.clone())));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = JoinSet::new();
@@ -181,6 +187,21 @@ pub(super) async fn receiver_refusal(mut receiver: Receiver) -> Error {
 pub(super) fn condition(error: &Error) -> String {
     let condition = serde_amqp::to_vec(&error.condition).unwrap();
     String::from_utf8_lossy(&condition[2..]).into_owned()
+}
+
+/// A link on which the hub sends.
+pub(super) async fn receive(session: &mut SessionHandle<()>, name: &str, address: &str) -> Receiver {
+    within(Receiver::attach(session, name, address)).await.unwrap()
+}
+
+/// The next message of a link, and what is needed to answer it.
+pub(super) async fn next(receiver: &mut Receiver) -> (DeliveryInfo, Message<Body<Value>>) {
+    within(receiver.recv::<Body<Value>>()).await.unwrap().into_parts()
+}
+
+/// The bytes of a message's body.
+pub(super) fn bytes(message: &Message<Body<Value>>) -> Vec<u8> {
+    message.body.try_as_data().unwrap().flat_map(|part| part.to_vec()).collect()
 }
 
 /// The `$cbs` pair.

@@ -1,12 +1,14 @@
 //! Peers that a well-behaved client library can't play: frames written and read by hand.
 
 use fe2o3_amqp_types::definitions::{Handle, ReceiverSettleMode, Role, SenderSettleMode};
-use fe2o3_amqp_types::messaging::{Source, Target, TargetArchetype};
-use fe2o3_amqp_types::performatives::{Attach, Begin, Open, Transfer};
+use fe2o3_amqp_types::messaging::{Accepted, DeliveryState, Source, Target, TargetArchetype};
+use fe2o3_amqp_types::performatives::{Attach, Begin, Disposition, Flow, Open, Transfer};
 use serde::Serialize;
 use serde_amqp::primitives::Binary;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use tti_connector::emulator::CloudMessage;
 
 use super::kit::{Rig, put_token, within};
 
@@ -135,6 +137,23 @@ fn transfer(handle: u32, id: u32, more: bool) -> Transfer {
     }
 }
 
+/// Five credits for a link, after `seen` transfers of the session.
+fn credit(handle: u32, seen: u32) -> Flow {
+    Flow {
+        next_incoming_id: Some(seen),
+        incoming_window: 5000,
+        next_outgoing_id: 0,
+        outgoing_window: 5000,
+        handle: Some(Handle(handle)),
+        delivery_count: Some(0),
+        link_credit: Some(5),
+        available: None,
+        drain: false,
+        echo: false,
+        properties: None,
+    }
+}
+
 /// Fields of the list that a performative's body is.
 fn fields(body: &[u8]) -> u32 {
     match body[3] {
@@ -158,21 +177,7 @@ async fn java_like(rig: &Rig) -> RawPeer {
     peer.expect(FLOW).await;
     peer.write(&Attach { source: source("$cbs"), ..attach("cbs-receiver", 1, Role::Receiver) }, b"").await;
     peer.expect(ATTACH).await;
-    // Flow: next-incoming-id, windows, next-outgoing-id, handle 1, delivery-count 0, credit 5.
-    let flow = fe2o3_amqp_types::performatives::Flow {
-        next_incoming_id: Some(0),
-        incoming_window: 5000,
-        next_outgoing_id: 0,
-        outgoing_window: 5000,
-        handle: Some(Handle(1)),
-        delivery_count: Some(0),
-        link_credit: Some(5),
-        available: None,
-        drain: false,
-        echo: false,
-        properties: None,
-    };
-    peer.write(&flow, b"").await;
+    peer.write(&credit(1, 0), b"").await;
     let payload = encoded(&rig.device_token("dev", 60));
     peer.write(&transfer(0, 0, false), &payload).await;
     let reply = peer.expect(TRANSFER).await;
@@ -241,6 +246,36 @@ async fn a_message_that_is_no_message_is_rejected_and_the_link_lives_on() {
     peer.write(&transfer(2, 2, false), &[0, 0x53, 0x75, 0xa0, 2, b'h', b'i']).await;
     peer.expect(0x15).await;
     assert_eq!(rig.events_of("dev").len(), 1);
+}
+
+#[tokio::test]
+async fn a_device_that_would_settle_second_is_told_first_and_its_answer_counts() {
+    let rig = Rig::start().await;
+    rig.device("dev");
+    rig.hub.send_cloud_message("dev", CloudMessage::new("for C#")).unwrap();
+    let mut peer = java_like(&rig).await;
+    let link = Attach {
+        rcv_settle_mode: ReceiverSettleMode::Second,
+        source: source("/devices/dev/messages/deviceBound"),
+        ..attach("c2d", 3, Role::Receiver)
+    };
+    peer.write(&link, b"").await;
+    let attached: Attach = serde_amqp::from_slice(&peer.expect(ATTACH).await).unwrap();
+    assert_eq!(attached.rcv_settle_mode, ReceiverSettleMode::First);
+    assert_eq!(attached.snd_settle_mode, SenderSettleMode::Unsettled);
+    peer.write(&credit(3, 1), b"").await;
+    peer.expect(TRANSFER).await;
+    let answer = Disposition {
+        role: Role::Receiver,
+        first: 1,
+        last: None,
+        settled: false,
+        state: Some(DeliveryState::Accepted(Accepted {})),
+        batchable: false,
+    };
+    peer.write(&answer, b"").await;
+    let mut changes = rig.hub.cloud_changes();
+    within(changes.wait_for(|_| rig.hub.cloud_queue("dev").is_empty())).await.unwrap();
 }
 
 #[tokio::test]

@@ -149,9 +149,9 @@ async fn each_reason_to_refuse_a_link_has_its_condition() {
     let mut client = rig.client_of(&["dev"]).await;
     for (address, expected, text) in [
         ("/devices/other/messages/events", "amqp:unauthorized-access", "other"),
-        ("/devices/dev/twin", "amqp:not-implemented", "twins"),
-        ("/devices/dev/methods/devicebound", "amqp:not-implemented", "methods"),
-        ("/devices/dev/messages/deviceBound", "amqp:not-implemented", "cloud-to-device"),
+        ("/devices/dev/twin", "amqp:invalid-field", "twin:"),
+        ("/devices/dev/methods/devicebound", "amqp:invalid-field", "methods:"),
+        ("/devices/dev/messages/deviceBound", "amqp:not-found", "no node"),
         ("queue", "amqp:not-found", "queue"),
         ("iothub-ehub-emulator/ConsumerGroups/a/Partitions/0", "amqp:not-found", "Partitions"),
     ] {

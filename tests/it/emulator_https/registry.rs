@@ -163,7 +163,7 @@ async fn what_iot_hub_cannot_take_is_refused_with_the_reason() {
         ),
         ("/devices/a", json!({ "deviceId": large }), 413, "over"),
         ("/devices/a/modules/m", json!({}), 404, "modules"),
-        ("/twins/a", json!({}), 404, "/devices"),
+        ("/nothing/a", json!({}), 404, "/devices"),
     ];
     for (path, body, status, words) in cases {
         let (seen, reply) = call(&running, Method::PUT, path, "iothubowner", Some(body)).await;

@@ -1,5 +1,6 @@
 //! A small, scriptable IoT Hub: says what it is told to and writes down what it sees. Its AMQP is next door.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +15,8 @@ use tokio_rustls::TlsAcceptor;
 use tti_connector::azure::HubAddress;
 use tti_connector::iot_hub::IotHubOptions;
 use tti_connector::net::tls::client_config_with;
+
+use super::inbound_hub::{Say, TwinSays, default_twin};
 
 /// What the hub does with a telemetry message.
 #[derive(Clone, Debug)]
@@ -45,10 +48,33 @@ pub(super) enum Door {
 #[derive(Clone, Debug)]
 pub(super) enum Seen {
     Opened(usize),
-    Put { connection: usize, audience: String, kind: String, token: String },
-    Attached { connection: usize, address: String, properties: String },
-    Got { message: Box<Message<Body<Value>>> },
-    Detached { address: String },
+    Put {
+        connection: usize,
+        audience: String,
+        kind: String,
+        token: String,
+    },
+    Attached {
+        connection: usize,
+        address: String,
+        properties: String,
+    },
+    Got {
+        message: Box<Message<Body<Value>>>,
+    },
+    /// What the client made of a cloud-to-device message: its message-id and outcome.
+    Settled {
+        id: String,
+        outcome: String,
+    },
+    /// Something came over a device's method or twin link.
+    Came {
+        address: String,
+        message: Box<Message<Body<Value>>>,
+    },
+    Detached {
+        address: String,
+    },
     Ended,
     Gone,
 }
@@ -60,6 +86,9 @@ pub(super) struct State {
     pub(super) put: Script<String, (i32, &'static str)>,
     pub(super) door: Script<String, Door>,
     pub(super) answer: Script<String, Answer>,
+    pub(super) twin: Script<(String, String), TwinSays>,
+    /// What is to be done on the link from the hub to an address, as far as it is open.
+    pub(super) inbound: Mutex<HashMap<String, mpsc::UnboundedSender<Say>>>,
     pub(super) limits: Limits,
     /// How long each answer travels.
     pub(super) lag: Mutex<Duration>,
@@ -105,6 +134,8 @@ impl TestHub {
             put: Mutex::new(Box::new(|_| (200, "OK"))),
             door: Mutex::new(Box::new(|_| Door::Open)),
             answer: Mutex::new(Box::new(|_| Answer::Accept)),
+            twin: Mutex::new(Box::new(|(operation, _)| default_twin(&operation))),
+            inbound: Mutex::default(),
             limits,
             lag: Mutex::default(),
             longest_silence: Mutex::default(),

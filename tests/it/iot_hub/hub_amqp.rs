@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::hub::{Answer, Door, Seen, State};
+use super::inbound_hub::is_inbound;
 
 /// Token statuses that stand for something else: no reply at all.
 pub(super) const NO_REPLY: i32 = 0;
@@ -25,7 +26,7 @@ pub(super) const NO_REPLY: i32 = 0;
 pub(super) const DETACH: i32 = -1;
 
 impl State {
-    fn note(&self, seen: Seen) {
+    pub(super) fn note(&self, seen: Seen) {
         self.seen.send_modify(|all| all.push(seen));
     }
 
@@ -177,6 +178,15 @@ impl State {
                 (LinkEndpoint::Receiver(receiver), Door::Refuse(condition)) => {
                     _ = receiver.close_with_error(error(condition)).await;
                 }
+                (LinkEndpoint::Sender(sender), Door::Refuse(condition)) => {
+                    _ = sender.close_with_error(error(condition)).await;
+                }
+                (LinkEndpoint::Receiver(receiver), _) if is_inbound(&address) => {
+                    links.spawn(self.clone().from_device(address, receiver));
+                }
+                (LinkEndpoint::Sender(sender), _) if telemetry => {
+                    links.spawn(self.clone().to_device(address, sender, end.clone()));
+                }
                 (LinkEndpoint::Receiver(receiver), _) if telemetry => {
                     let link = Telemetry { address, commands: commands.clone(), end: end.clone() };
                     links.spawn(self.clone().telemetry(link, receiver));
@@ -299,7 +309,7 @@ fn described(attach: &Attach) -> (String, String) {
     (address.unwrap_or_default(), format!("{:?}", attach.properties))
 }
 
-fn error(condition: &str) -> definitions::Error {
+pub(super) fn error(condition: &str) -> definitions::Error {
     let condition = ErrorCondition::Custom(Symbol::from(condition));
     definitions::Error::new(condition, Some("said by the test hub".to_owned()), None)
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tti_connector::iot_hub::{IotHub, SendError};
+use tti_connector::azure::Settlement;
+use tti_connector::iot_hub::{DeviceEvent, IotHub, Links, SendError};
 
-use super::hub::{Answer, Door, TestHub};
+use super::hub::{Answer, Door, Seen, TestHub};
+use super::inbound_hub::{TwinSays, default_twin, twin_answer};
 use super::{by_key, ids, telemetry};
 
 const DEVICES: usize = 60;
@@ -74,4 +76,79 @@ async fn every_message_arrives_in_order_whatever_the_hub_does() {
     assert!(last.values().all(|text| *text == MESSAGES - 1));
     hub.close().await;
     assert_eq!(hub.status().connections, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kept_devices_get_their_messages_and_calls_whatever_the_hub_does() {
+    const KEPT: usize = 30;
+    let test_hub = TestHub::start().await;
+    let mut options = test_hub.options();
+    options.max_devices_per_connection = 10;
+    options.token_lifetime = Duration::from_secs(1);
+    options.send_timeout = Duration::from_millis(500);
+    options.attach_rate = 1000;
+    let (hub, mut events) = IotHub::with_events(options);
+    let random = |seed| std::sync::Mutex::new(fastrand::Rng::with_seed(seed));
+    let (answers, doors, puts, twins) = (random(4), random(5), random(6), random(7));
+    test_hub.on_message(move |_| match answers.lock().unwrap().u32(..60) {
+        0 => Answer::Detach("amqp:link:detach-forced"),
+        1 => Answer::End("amqp:internal-error"),
+        2 => Answer::Kill,
+        3 => Answer::Close("amqp:connection:forced"),
+        _ => Answer::Accept,
+    });
+    test_hub.on_attach(move |_| match doors.lock().unwrap().u32(..80) {
+        0 => Door::Refuse("com.microsoft:link-creation-conflict"),
+        1 => Door::Late(Duration::from_millis(50)),
+        _ => Door::Open,
+    });
+    test_hub.on_put(move |_| if puts.lock().unwrap().u32(..50) == 0 { (503, "busy") } else { (200, "OK") });
+    test_hub.on_twin(move |(operation, _)| match twins.lock().unwrap().u32(..40) {
+        0 => TwinSays::Silence,
+        1 => twin_answer(500, None, ""),
+        _ => default_twin(&operation),
+    });
+    let all = Links { c2d: true, methods: true, twin: true };
+    let devices: Vec<_> = (0..KEPT).map(|number| by_key(&test_hub, &number.to_string())).collect();
+    devices.iter().for_each(|device| hub.keep_open(device, all));
+    let answering = tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            match event {
+                DeviceEvent::CloudMessage { settle, .. } => _ = settle.send(Settlement::Complete),
+                DeviceEvent::Method { .. } | DeviceEvent::Desired { .. } => {}
+                DeviceEvent::Lost { device, detail, .. } => panic!("{} {detail}", device.device_id),
+            }
+        }
+    });
+    // Telemetry brings the trouble about; reports run into it too.
+    for round in 0..10 {
+        let sends = devices.iter().map(|device| {
+            let hub = hub.clone();
+            async move {
+                _ = hub.send(device, &telemetry(&round.to_string())).await;
+                _ = hub.report(device, &serde_json::Map::new()).await;
+            }
+        });
+        let sends = futures_util::future::join_all(sends);
+        tokio::time::timeout(Duration::from_secs(30), sends).await.expect("a send or report hangs");
+    }
+    test_hub.on_message(|_| Answer::Accept);
+    test_hub.on_attach(|_| Door::Open);
+    test_hub.on_put(|_| (200, "OK"));
+    test_hub.on_twin(|(operation, _)| default_twin(&operation));
+    for device in &devices {
+        // As a caller would: again until it is through.
+        let through = async {
+            while hub.report(device, &serde_json::Map::new()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let before = test_hub.settled().len();
+            test_hub.send_c2d(&device.device_id, "last");
+            test_hub.wait(before + 1, |seen| matches!(seen, Seen::Settled { .. })).await;
+        };
+        tokio::time::timeout(Duration::from_secs(60), through).await.expect("a device does not come back");
+    }
+    assert_eq!(hub.status().kept, KEPT);
+    hub.close().await;
+    answering.abort();
 }

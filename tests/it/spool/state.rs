@@ -34,6 +34,30 @@ async fn values_are_there_after_a_restart_and_namespaces_are_apart() {
 }
 
 #[tokio::test]
+async fn one_value_is_what_the_last_answered_change_left() {
+    let place = Place::new();
+    let (spool, _claim) = place.open();
+    let state = spool.state();
+    let get = async |namespace, key| state.get(namespace, key).await.unwrap();
+    assert_eq!(get("a", "key").await, None);
+    for round in 0..200_u32 {
+        let value = Bytes::from(round.to_string());
+        state.put("a", "key", value.clone(), Some(NOW_MS + 10)).await.unwrap();
+        assert_eq!(get("a", "key").await, Some(value), "read right after its answer");
+    }
+    assert_eq!(get("b", "key").await, None);
+    assert_eq!(get("a", "ke").await, None);
+    place.clock.advance(10);
+    assert_eq!(get("a", "key").await, None, "expired");
+    state.put("a", "key", Bytes::from_static(b"for ever"), None).await.unwrap();
+    assert_eq!(get("a", "key").await, Some(Bytes::from_static(b"for ever")));
+    state.delete("a", "key").await.unwrap();
+    assert_eq!(get("a", "key").await, None);
+    spool.close().await;
+    assert_eq!(state.get("a", "key").await, Err(SpoolError::Closed));
+}
+
+#[tokio::test]
 async fn a_key_or_value_that_is_too_long_is_refused() {
     let place = Place::new();
     let (spool, _claim) = place.open();

@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tti_connector::config;
 use tti_connector::metrics::Metrics;
-use tti_connector::model::Secret;
+use tti_connector::model::{EndDevice, Secret};
+use tti_connector::things_stack::DownlinkOffer;
 use tti_connector::webhook::{Intake, NewMessage, StoreError, Stored, serve};
 
 /// Nothing here takes longer unless it is broken.
@@ -34,7 +35,11 @@ pub(crate) struct RecordingIntake {
     answers: Arc<Mutex<VecDeque<Result<Stored, StoreError>>>>,
     /// One permit for each message that may be stored.
     disk: Arc<Semaphore>,
+    offers: Arc<Mutex<Vec<Offered>>>,
 }
+
+/// An API key for downlinks as it reached the intake: device, key, push URL, replace URL.
+pub(crate) type Offered = (String, String, Option<String>, Option<String>);
 
 impl Intake for RecordingIntake {
     async fn store(&self, message: NewMessage) -> Result<Stored, StoreError> {
@@ -44,6 +49,12 @@ impl Intake for RecordingIntake {
             self.kept.send(message).expect("the test reads");
         }
         answer
+    }
+
+    fn downlink_access(&self, device: &EndDevice, offer: DownlinkOffer<'_>) {
+        let (push, replace) = (offer.push.map(str::to_owned), offer.replace.map(str::to_owned));
+        let offered = (device.to_string(), offer.api_key.to_owned(), push, replace);
+        self.offers.lock().expect("not poisoned").push(offered);
     }
 }
 
@@ -77,6 +88,7 @@ impl Desk {
             kept: kept_sender,
             answers: Arc::default(),
             disk: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            offers: Arc::default(),
         };
         let (metrics, stop) = (Metrics::new(), CancellationToken::new());
         let server = tokio::spawn(serve(listener, intake.clone(), options, metrics.clone(), stop.clone()));
@@ -86,6 +98,11 @@ impl Desk {
     /// The next store is answered so.
     pub(crate) fn answer(&self, answer: Result<Stored, StoreError>) {
         self.intake.answers.lock().expect("not poisoned").push_back(answer);
+    }
+
+    /// The API keys offered since the last call.
+    pub(crate) fn offers(&self) -> Vec<Offered> {
+        std::mem::take(&mut *self.intake.offers.lock().expect("not poisoned"))
     }
 
     /// From now on nothing reaches the disk, but for `release`.

@@ -15,7 +15,7 @@ async fn an_uplink_is_kept_whole_under_tenant_application_and_device() {
     let kept = desk.next_kept().await;
     assert_eq!(kept.device.to_string(), "house.eu1.cloud.thethings.industries/house/cellar");
     assert_eq!(kept.body, body);
-    assert!(kept.waiter.is_none(), "nobody waits");
+    assert!(kept.waiter.is_none() && !kept.about_downlinks, "nobody waits");
     assert_eq!(desk.metric("tti_connector_webhook_received_messages_total{kind=\"uplink_message\"}"), 1);
     assert_eq!(desk.metric("tti_connector_webhook_stored_messages_total"), 1);
     assert_eq!(desk.metric("tti_connector_webhook_request_duration_seconds_count"), 1);
@@ -42,7 +42,11 @@ async fn kinds_without_telemetry_are_counted_and_answered_2xx() {
         assert_eq!(desk.metric(&name), 1, "{kind}");
     }
     desk.assert_nothing_kept();
-    assert_eq!(desk.metric("tti_connector_webhook_ignored_messages_total{reason=\"no_telemetry\"}"), 10);
+    assert_eq!(desk.metric("tti_connector_webhook_ignored_messages_total{reason=\"no_telemetry\"}"), 3);
+    assert_eq!(
+        desk.metric("tti_connector_webhook_ignored_messages_total{reason=\"no_downlink_of_ours\"}"),
+        7
+    );
     assert_eq!(desk.metric("tti_connector_webhook_ignored_messages_total{reason=\"unknown_kind\"}"), 1);
 }
 

@@ -1,4 +1,4 @@
-//! The HTTPS client that DPS is asked with: TLS, proxy, no redirects. Knows no DPS.
+//! The HTTP client for DPS and The Things Stack: TLS, proxy, no redirects. Knows neither.
 
 use std::error::Error;
 use std::time::Duration;
@@ -19,8 +19,17 @@ pub enum HttpClientError {
     Build(String),
 }
 
-/// The HTTPS client for DPS. Without `proxy`, `HTTPS_PROXY` or `ALL_PROXY` is used, minding `NO_PROXY`, but not
-/// for this machine itself. Redirects are not followed, since they would take the token along.
+/// Whether a server may be spoken to without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schemes {
+    /// Never.
+    HttpsOnly,
+    /// When its address says so.
+    HttpToo,
+}
+
+/// An HTTP client. Without `proxy`, `HTTPS_PROXY` or `ALL_PROXY` is used, minding `NO_PROXY`, but not for this
+/// machine itself. Redirects are not followed, since they would take the token along.
 ///
 /// # Errors
 /// The proxy's address or the TLS settings can't be used.
@@ -28,10 +37,11 @@ pub fn http_client(
     tls: &rustls::ClientConfig,
     proxy: Option<&str>,
     connect_timeout: Duration,
+    schemes: Schemes,
 ) -> Result<reqwest::Client, HttpClientError> {
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls.clone())
-        .https_only(true)
+        .https_only(schemes == Schemes::HttpsOnly)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(connect_timeout)
         .no_proxy()
@@ -64,8 +74,8 @@ fn choose_proxy(configured: Option<&str>, variable: impl Fn(&str) -> Option<Stri
     Some(Choice { key: "HTTPS_PROXY", address, except: format!("{LOOPBACK},{except}") })
 }
 
-/// An error with all its causes: the outermost alone says only "error sending request".
-pub(super) fn causes(error: &dyn Error) -> String {
+/// An error of the client with all its causes: the outermost alone says only "error sending request".
+pub fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -105,9 +115,10 @@ mod tests {
                 .expect("ring has them")
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
-        let error = http_client(&tls, Some("http://user:hidden@:x"), Duration::from_secs(1))
-            .expect_err("no address")
-            .to_string();
+        let error =
+            http_client(&tls, Some("http://user:hidden@:x"), Duration::from_secs(1), Schemes::HttpsOnly)
+                .expect_err("no address")
+                .to_string();
         assert!(error.starts_with("azure.proxy: ") && !error.contains("hidden"), "{error}");
     }
 }
