@@ -70,8 +70,8 @@ async fn an_acknowledged_object_holds_nothing_of_an_earlier_one() {
         [(5, json!({"a": {"x": 1, "y": 2}, "b": 1})), (6, json!({"a": {"y": 3}})), (7, json!({"c": 1}))]
     {
         life.whole(version, json!({ "decodedPayload": value }));
-        super::until("told", || life.reported("decodedPayload")["av"] == version).await;
-        assert_eq!(life.reported("decodedPayload")["value"], value);
+        super::until("told", || life.reported("decodedPayloadAck")["av"] == version).await;
+        assert_eq!(life.reported("decodedPayloadAck")["value"], value);
         life.witness(DownlinkState::Sent).await;
         life.idle().await;
     }
@@ -104,6 +104,22 @@ async fn what_ended_while_the_connector_was_away_or_could_not_tell_is_told_after
         let inner = life.stage.now();
         assert_eq!((inner.pushed.len(), inner.reports_taken), (1, before + 1), "told once");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_uplink_s_payload_among_the_reported_properties_is_no_acknowledgement() {
+    let life = Life::new().await;
+    let uplink = json!({"value": {"a": 1}, "ac": 200, "av": 5});
+    life.stage
+        .now()
+        .reported
+        .entry("d".to_owned())
+        .or_default()
+        .insert("decodedPayload".to_owned(), uplink.clone());
+    life.whole(5, json!({"decodedPayload": {"a": 1}}));
+    life.told("decodedPayloadAck", 202).await;
+    assert_eq!(life.payloads(), [json!({"a": 1})]);
+    assert_eq!(life.reported("decodedPayload"), uplink);
 }
 
 #[tokio::test(start_paused = true)]
