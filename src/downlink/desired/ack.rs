@@ -10,6 +10,10 @@ use super::state::{State, replacing};
 use crate::downlink::attempt::Attempt;
 use crate::downlink::{End, Progress};
 
+/// The desired property whose name the reported properties use for something else: the last uplink's payload.
+const TAKEN: &str = "decodedPayload";
+/// Under which it is acknowledged instead.
+const INSTEAD: &str = "decodedPayloadAck";
 /// IoT Hub takes strings of 4 KB.
 const MAX_AD_BYTES: usize = 1000;
 
@@ -114,7 +118,7 @@ pub(super) struct Reported<'a> {
 impl<'a> Reported<'a> {
     /// Reads one. `None` if the property is something else, or not there.
     pub(super) fn read(reported: &'a Map<String, Value>, name: &str) -> Option<Self> {
-        let fields = reported.get(name)?.as_object()?;
+        let fields = reported.get(reported_name(name))?.as_object()?;
         Some(Self {
             value: fields.get("value")?,
             code: fields.get("ac")?.as_u64()?,
@@ -133,6 +137,11 @@ impl<'a> Reported<'a> {
     }
 }
 
+/// Under which name a desired property is acknowledged: its own, but for one.
+fn reported_name(name: &str) -> &str {
+    if name == TAKEN { INSTEAD } else { name }
+}
+
 /// The reported properties that acknowledge these.
 pub(super) fn patch(acks: &BTreeMap<String, Ack>, state: &State) -> Map<String, Value> {
     acks.iter()
@@ -143,7 +152,7 @@ pub(super) fn patch(acks: &BTreeMap<String, Ack>, state: &State) -> Map<String, 
                 "ad": verdict.text,
                 "av": version,
             });
-            (name.clone(), ack)
+            (reported_name(name).to_owned(), ack)
         })
         .collect()
 }
