@@ -60,7 +60,7 @@ def environment(changes=None):
 
 
 class Process:
-    """A child process whose stdout is read line by line; ended by its id."""
+    """A child process that is told, and whose stdout is read, line by line; ended by its id."""
 
     def __init__(self, command, env=None, name=None):
         self.name = name or Path(command[0]).name
@@ -68,6 +68,7 @@ class Process:
         self.log = []
         self.child = subprocess.Popen(
             command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -105,6 +106,11 @@ class Process:
                 raise AssertionError(f"{self.name} refused: {record['refused']}{self.output()}")
         raise AssertionError(f"{self.name} said no {key!r}{self.output()}")
 
+    def tell(self, **command):
+        """Writes one JSON object to its stdin."""
+        self.child.stdin.write(json.dumps(command) + "\n")
+        self.child.stdin.flush()
+
     def forget(self):
         """Drops the lines that nobody has read."""
         while not self.lines.empty():
@@ -125,8 +131,8 @@ class Process:
                 self.child.wait()
         for reader in self.readers:
             reader.join(5)
-        self.child.stdout.close()
-        self.child.stderr.close()
+        for pipe in (self.child.stdin, self.child.stdout, self.child.stderr):
+            pipe.close()
 
 
 class Certificates:
@@ -162,7 +168,10 @@ class Connector(Process):
             "shutdown.grace": "2s",
             **settings,
         }
-        self.env = {f"TTI_CONNECTOR__{key.upper().replace('.', '__')}": str(value) for key, value in settings.items()}
+        self.env = {
+            f"TTI_CONNECTOR__{key.upper().replace('.', '__').replace('-', '_')}": str(value)
+            for key, value in settings.items()
+        }
         super().__init__([BINARY, "run"], env=self.env, name="connector")
         try:
             wait_until(self._live, "the connector listens")
@@ -218,6 +227,53 @@ class Emulator(Process):
         except BaseException:
             self.stop()
             raise
+
+
+class ThingsStack:
+    """The emulated Things Stack of an emulator: what an application's devices do, and what waits for them."""
+
+    def __init__(self, ready, application):
+        self.url, self.key, self.application = ready["thingsStackUrl"], ready["thingsStackApiKey"], application
+
+    def settings(self):
+        """A connector's settings for it."""
+        return {"things_stack.base_url": self.url, f"things_stack.applications.{self.application}.api_key": self.key}
+
+    def post_to(self, connector):
+        """From now on the webhook is this connector's."""
+        self._call("PUT", "/emulator/webhook", {"url": f"http://127.0.0.1:{connector.webhook_port}/webhook"})
+
+    def uplink(self, device, **uplink):
+        """Plays an uplink: one that opens class A windows, for what is queued."""
+        self._call("POST", f"/emulator/applications/{self.application}/devices/{device}/uplink", uplink)
+
+    def fault(self, **fault):
+        """The next calls of its API go wrong."""
+        self._call("POST", "/emulator/faults", fault)
+
+    def mend(self):
+        """No call goes wrong any more."""
+        self._call("DELETE", "/emulator/faults")
+
+    def formatter(self, device):
+        """The device's formatter makes the JSON text's bytes out of a decoded payload."""
+        path = f"/emulator/applications/{self.application}/devices/{device}/formatter"
+        self._call("PUT", path, {"formatter": True})
+
+    def queue(self, device):
+        """The downlinks that wait."""
+        answer = self._call("GET", f"/api/v3/as/applications/{self.application}/devices/{device}/down")
+        return json.loads(answer).get("downlinks", [])
+
+    def _call(self, method, path, body=None):
+        request = urllib.request.Request(
+            f"{self.url}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
+        )
+        with LOOPBACK.open(request, timeout=DEADLINE_S) as answer:
+            return answer.read()
 
 
 def node(script, *arguments, env=None):
