@@ -4,10 +4,13 @@ import base64
 import json
 import os
 
-from support import NODE, Certificates, Connector, Folder, Process, python
+from support import DEADLINE_S, NODE, Certificates, Connector, Emulator, Folder, Process, ThingsStack, python
 
 RHEA = ["node", str(NODE / "hubs/rhea_hub.mjs")]
 PROTON = [python(), str(NODE / "hubs/proton_hub.py")]
+# The end device where there is one only.
+DEVICE = "cellar-climate-01"
+WAYS = {"c2d", "methods", "twin"}
 
 
 def key():
@@ -55,3 +58,42 @@ class StrictHub:
     def policy(self, secret=None):
         """The credentials of the hub's policy."""
         return f"SharedAccessKeyName=iothubowner;SharedAccessKey={secret or self.policy_key}"
+
+
+class StrictHubWithStack(StrictHub):
+    """The same with one device whose links for the way back are open, and an emulated Things Stack behind it."""
+
+    device_ids = [DEVICE]
+
+    def setUp(self):
+        super().setUp()
+        emulator = Emulator(self.folder.path / "emulator")
+        self.addCleanup(emulator.stop)
+        self.stack = ThingsStack(emulator.ready, "vineyard")
+        self.stack.formatter(DEVICE)
+        settings = {**self.stack.settings(), "downlink.properties.interval.port": 20}
+        self.running = self.connector(self.policy(), settings)
+        self.stack.post_to(self.running)
+        # The links are opened once the device is known.
+        self.stack.uplink(DEVICE, decoded_payload={"temperature": 12.5})
+        opened = {self.next("open")["way"] for _ in WAYS}
+        self.assertEqual(opened, WAYS)
+
+    def next(self, key, within=DEADLINE_S):
+        """What the hub says next of this kind."""
+        try:
+            return self.hub.next_json(key, within)
+        except AssertionError as failed:
+            raise AssertionError(f"{failed}{self.running.output()}") from None
+
+    def send(self, message_id, body, within=DEADLINE_S, **properties):
+        """A cloud-to-device message; returns how it was answered."""
+        self.hub.tell(c2d={"device": DEVICE, "id": message_id, "properties": properties, "body": body})
+        outcome = self.next("outcome", within)
+        self.assertEqual(outcome["id"], message_id)
+        self.assertTrue(outcome["settled"])
+        return outcome
+
+    def payloads(self):
+        """FPorts and payloads of the device's queue."""
+        return [(queued["f_port"], queued.get("frm_payload")) for queued in self.stack.queue(DEVICE)]

@@ -89,9 +89,9 @@ class Process:
         if to_queue:
             self.lines.put(None)
 
-    def next_json(self, key):
+    def next_json(self, key, within=DEADLINE_S):
         """The next stdout line that is a JSON object with `key`."""
-        end = time.monotonic() + DEADLINE_S
+        end = time.monotonic() + within
         while (left := end - time.monotonic()) > 0:
             try:
                 line = self.lines.get(timeout=left)

@@ -2,46 +2,11 @@
 
 import unittest
 
-from strict_hub import PROTON, RHEA, StrictHub
-from support import Emulator, ThingsStack
-
-DEVICE = "cellar-climate-01"
-WAYS = {"c2d", "methods", "twin"}
+from strict_hub import DEVICE, PROTON, RHEA, StrictHubWithStack
 
 
-class WayBack(StrictHub):
+class WayBack(StrictHubWithStack):
     """The tests, once for each hub: the classes below say which."""
-
-    device_ids = [DEVICE]
-
-    def setUp(self):
-        super().setUp()
-        emulator = Emulator(self.folder.path / "emulator")
-        self.addCleanup(emulator.stop)
-        self.stack = ThingsStack(emulator.ready, "vineyard")
-        self.stack.formatter(DEVICE)
-        settings = {**self.stack.settings(), "downlink.properties.interval.port": 20}
-        self.running = self.connector(self.policy(), settings)
-        self.stack.post_to(self.running)
-        # The links are opened once the device is known.
-        self.stack.uplink(DEVICE, decoded_payload={"temperature": 12.5})
-        opened = {self.next("open")["way"] for _ in WAYS}
-        self.assertEqual(opened, WAYS)
-
-    def next(self, key):
-        """What the hub says next of this kind."""
-        try:
-            return self.hub.next_json(key)
-        except AssertionError as failed:
-            raise AssertionError(f"{failed}{self.running.output()}") from None
-
-    def send(self, message_id, body, **properties):
-        """A cloud-to-device message; returns how it was answered."""
-        self.hub.tell(c2d={"device": DEVICE, "id": message_id, "properties": properties, "body": body})
-        outcome = self.next("outcome")
-        self.assertEqual(outcome["id"], message_id)
-        self.assertTrue(outcome["settled"])
-        return outcome
 
     def call(self, method, payload):
         """A direct method; returns its reply."""
@@ -49,10 +14,6 @@ class WayBack(StrictHub):
         reply = self.next("reply")
         self.assertEqual(reply["name"], method)
         return reply["status"], reply["payload"]
-
-    def payloads(self):
-        """FPorts and payloads of the device's queue."""
-        return [(queued["f_port"], queued.get("frm_payload")) for queued in self.stack.queue(DEVICE)]
 
     def test_a_message_is_accepted_once_its_downlink_is_queued(self):
         self.assertEqual(self.send("m-1", "AQI=", Port="10")["state"], "accepted")
