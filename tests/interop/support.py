@@ -213,10 +213,9 @@ class Connector(Process):
 class Emulator(Process):
     """`tti-connector emulate` on free ports; `ready` is what it wrote to ready.json."""
 
-    def __init__(self, folder, hubs=1, https_port=0):
-        command = [BINARY, "emulate", "--dir", str(folder), "--amqp-port", "0", "--https-port", str(https_port),
-                   "--things-stack-port", "0",
-                   "--hubs", str(hubs)]
+    def __init__(self, folder, hubs=1, options=()):
+        command = [BINARY, "emulate", "--dir", str(folder), "--amqp-port", "0", "--https-port", "0",
+                   "--things-stack-port", "0", "--hubs", str(hubs), *options]
         super().__init__(command, name="emulator")
         path = folder / "ready.json"
         try:
