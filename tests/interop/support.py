@@ -1,10 +1,12 @@
 """Starts the connector, the emulator and the strict hubs as processes, and ends them by their id."""
 
+import atexit
 import json
 import os
 import queue
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -59,12 +61,21 @@ def environment(changes=None):
     return {**ours, **(changes or {})}
 
 
+def interrupted(*_):
+    """What Ctrl-C does, so that nothing is left behind."""
+    raise KeyboardInterrupt
+
+
+signal.signal(signal.SIGTERM, interrupted)
+
+
 class Process:
     """A child process that is told, and whose stdout is read, line by line; ended by its id."""
 
     def __init__(self, command, env=None, name=None):
         self.name = name or Path(command[0]).name
         self.lines = queue.Queue()
+        self.unasked = []
         self.log = []
         self.child = subprocess.Popen(
             command,
@@ -74,6 +85,8 @@ class Process:
             text=True,
             env=environment(env),
         )
+        # For a suite that is ended in its middle.
+        atexit.register(self.stop)
         self.readers = [
             threading.Thread(target=self._read, args=(self.child.stdout, True), daemon=True),
             threading.Thread(target=self._read, args=(self.child.stderr, False), daemon=True),
@@ -90,7 +103,11 @@ class Process:
             self.lines.put(None)
 
     def next_json(self, key, within=DEADLINE_S):
-        """The next stdout line that is a JSON object with `key`."""
+        """What the next stdout line says that is a JSON object with `key`; the others wait for whoever asks."""
+        for at, record in enumerate(self.unasked):
+            if key in record:
+                del self.unasked[at]
+                return record[key]
         end = time.monotonic() + within
         while (left := end - time.monotonic()) > 0:
             try:
@@ -104,6 +121,7 @@ class Process:
                 return record[key]
             if "refused" in record:
                 raise AssertionError(f"{self.name} refused: {record['refused']}{self.output()}")
+            self.unasked.append(record)
         raise AssertionError(f"{self.name} said no {key!r}{self.output()}")
 
     def tell(self, **command):
@@ -113,6 +131,7 @@ class Process:
 
     def forget(self):
         """Drops the lines that nobody has read."""
+        self.unasked.clear()
         while not self.lines.empty():
             self.lines.get_nowait()
 
@@ -129,6 +148,7 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.child.kill()
                 self.child.wait()
+        atexit.unregister(self.stop)
         for reader in self.readers:
             reader.join(5)
         for pipe in (self.child.stdin, self.child.stdout, self.child.stderr):
@@ -154,10 +174,13 @@ class Certificates:
 
 
 class Connector(Process):
-    """`tti-connector run` with the environment given as `section.key: value`; ready when it returns."""
+    """`tti-connector run` with the environment given as `section.key: value`; ready when it returns.
 
-    def __init__(self, folder, settings):
-        self.webhook_port, self.admin_port = free_port(), free_port()
+    One that takes another's place has its `webhook_port`.
+    """
+
+    def __init__(self, folder, settings, webhook_port=None):
+        self.webhook_port, self.admin_port = webhook_port or free_port(), free_port()
         settings = {
             "webhook.listen": f"127.0.0.1:{self.webhook_port}",
             "admin.listen": f"127.0.0.1:{self.admin_port}",
@@ -264,6 +287,15 @@ class ThingsStack:
         answer = self._call("GET", f"/api/v3/as/applications/{self.application}/devices/{device}/down")
         return json.loads(answer).get("downlinks", [])
 
+    def sent(self, device):
+        """The downlinks that gateways sent, the newest last, five at most."""
+        path = f"/api/v3/ns/applications/{self.application}/devices/{device}?field_mask=mac_state.recent_downlinks"
+        return json.loads(self._call("GET", path)).get("mac_state", {}).get("recent_downlinks", [])
+
+    def class_c(self, device):
+        """The device listens always from now on."""
+        self._call("PUT", f"/emulator/applications/{self.application}/devices/{device}/class", {"class": "C"})
+
     def _call(self, method, path, body=None):
         request = urllib.request.Request(
             f"{self.url}{path}",
@@ -295,8 +327,10 @@ class Folder:
 
     def __init__(self):
         self.path = Path(tempfile.mkdtemp(prefix="tti-interop-"))
+        atexit.register(self.remove)
 
     def remove(self):
+        atexit.unregister(self.remove)
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -4,7 +4,7 @@ import threading
 
 from azure.eventhub import EventHubConsumerClient, TransportType
 
-from support import DEADLINE_S, Emulator, Folder, node
+from support import DEADLINE_S, NODE, Emulator, Folder, Process, node
 
 
 class WithEmulator:
@@ -59,3 +59,37 @@ class WithEmulator:
         self.assertFalse(reader.is_alive(), "azure-eventhub does not end")
         self.assertEqual((errors, len(events)), ([], wanted), self.emulator.output())
         return events
+
+
+class BackEnd(Process):
+    """A back end on Microsoft's service SDK for Node: sends messages, calls methods, changes and reads twins."""
+
+    def __init__(self, ready_file, ca):
+        command = ["node", str(NODE / "sdk/service.mjs"), str(ready_file)]
+        super().__init__(command, env={"NODE_EXTRA_CA_CERTS": ca}, name="service")
+        try:
+            self.next_json("open")
+        except BaseException:
+            self.stop()
+            raise
+
+    def ask(self, command, **arguments):
+        """Has a command done; returns its result, or the name of the error."""
+        self.tell(**{command: arguments})
+        # The longest is a call of a method.
+        answer = self.next_json("answer", within=2 * DEADLINE_S)
+        return answer[command] if command in answer else answer["error"]
+
+    def send(self, device, message_id, body, **properties):
+        """A cloud-to-device message."""
+        return self.ask("send", device=device, id=message_id, body=body, properties=properties)
+
+    def feedback(self):
+        """Message id, status and description of the next feedback."""
+        record = self.next_json("feedback")
+        return record["originalMessageId"], record["statusCode"], record.get("description")
+
+    def invoke(self, device, method, payload, **more):
+        """A direct method; its status and payload, or the error's name."""
+        answer = self.ask("invoke", device=device, method=method, payload=payload, **more)
+        return answer if isinstance(answer, str) else (answer["status"], answer["payload"])
