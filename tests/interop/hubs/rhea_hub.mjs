@@ -193,6 +193,7 @@ const server = container.listen({
   channel_max: 8191,
   idle_time_out: 240000,
   receiver_options: { autoaccept: false, credit_window: 100 },
+  sender_options: { treat_modified_as_released: false },
 });
 server.on('listening', () => say({ listening: server.address().port }));
 readline.createInterface({ input: process.stdin }).on('line', (line) => ways.command(line));
