@@ -2,6 +2,7 @@
 
 import json
 import unittest
+import uuid
 
 from support import Connector, ThingsStack, wait_until
 from with_emulator import BackEnd, WithEmulator
@@ -116,6 +117,14 @@ class Downlinks(WithEmulator, unittest.TestCase):
         self.assertEqual(self.reports(3), states)
         self.assertEqual(self.queue(), [])
         self.assertEqual(len(self.stack.sent(DEVICE)), 1)
+
+    def test_a_message_id_that_is_a_uuid_stays_the_same_all_the_way(self):
+        # The SDK sends text that looks like one as AMQP's own type.
+        message_id = str(uuid.uuid4())
+        self.back_end.send(DEVICE, message_id, "0102", port="10", ENCODING="hex")
+        self.assertEqual(self.back_end.feedback()[:2], (message_id, "Success"))
+        self.assertEqual(self.queue(), [(10, "AQI=", False)])
+        self.assertEqual(self.reports(1), [("queued", message_id, None)])
 
     def test_a_message_that_is_no_downlink_is_rejected_with_the_reason(self):
         self.back_end.send(DEVICE, "c2d-1", "AQI=", Port="224")
