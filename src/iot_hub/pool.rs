@@ -16,6 +16,7 @@ use super::renewals::{self, Grant};
 use super::shared::Shared;
 use super::token::Life;
 use crate::azure::{Credential, HubAddress};
+use crate::model::Backoff;
 
 /// The pool reconnects by itself only while a device is kept open, or somebody wanted a seat this recently.
 const WANTED: Duration = Duration::from_secs(300);
@@ -24,10 +25,8 @@ const WANTED: Duration = Duration::from_secs(300);
 const SHORT_LIFE: Duration = Duration::from_secs(30);
 /// Unless it was of use for this long: then the hub is well, and losing it was bad luck.
 const USEFUL_LIFE: Duration = Duration::from_secs(5);
-/// First pause before a reconnect; jitter halves it at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// Longest pause before a reconnect.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Pauses before a reconnect.
+const PAUSES: Backoff = Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(30) };
 
 /// Connections to one hub. Policy connections are apart, since one token there opens every device.
 #[derive(Debug)]
@@ -210,7 +209,7 @@ impl Pool {
                 }
                 Err(error) => {
                     state.failures = state.failures.saturating_add(1);
-                    let next = pause_after(state.failures);
+                    let next = PAUSES.wait(state.failures.saturating_add(1));
                     let delay_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
                     tracing::warn!(hub = %self.hub, %error, delay_ms, "connecting to the hub failed");
                     state.down = Some(error);
@@ -276,7 +275,7 @@ impl Pool {
             state.failures = if well { 0 } else { state.failures.saturating_add(1) };
             state.connecting = true;
             state.down = Some(error);
-            let pause = pause_after(state.failures);
+            let pause = PAUSES.wait(state.failures.saturating_add(1));
             drop(state);
             self.start(Some(pause));
         } else {
@@ -326,12 +325,6 @@ fn was_well(lived: Duration, useful: Option<Duration>) -> bool {
     lived >= SHORT_LIFE || useful.is_some_and(|useful| useful >= USEFUL_LIFE)
 }
 
-/// Doubles with every failure up to the longest, and takes between half and all of it.
-fn pause_after(failures: u32) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
-    doubled.min(LONGEST_PAUSE).mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,14 +334,5 @@ mod tests {
         let seconds = Duration::from_secs;
         assert!(!was_well(seconds(29), None) && was_well(seconds(30), None));
         assert!(!was_well(seconds(8), Some(seconds(4))) && was_well(seconds(6), Some(seconds(5))));
-    }
-
-    #[test]
-    fn pauses_grow_from_quick_to_half_a_minute() {
-        assert!(pause_after(0) <= FIRST_PAUSE);
-        assert!(pause_after(3) >= FIRST_PAUSE * 4);
-        for failures in [8, 31, 32, u32::MAX] {
-            assert!((LONGEST_PAUSE / 2..=LONGEST_PAUSE).contains(&pause_after(failures)), "{failures}");
-        }
     }
 }
