@@ -184,7 +184,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
             let mut book = self.book();
             let mut ours = false;
             for named in &event.downlinks {
-                let Some((id, confirmed)) = self.owned(&book, device, named) else { continue };
+                let Some((id, confirmed)) = Self::owned(&book, device, named) else { continue };
                 ours = true;
                 book.advance(id, Stage::proven_by(event.state, confirmed, event.error.as_deref()), now_ms);
             }
@@ -252,7 +252,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         self.book().len()
     }
 
-    /// Events since the start that named another device's entry, for gauges.
+    /// Times since the start that an event named another device's entry, for gauges.
     pub fn forged(&self) -> u64 {
         self.0.forged.load(Ordering::Relaxed)
     }
@@ -286,10 +286,10 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
     }
 
     /// The open entry that a downlink of an event names, if it is the device's own; and whether it is confirmed.
-    fn owned(&self, book: &Book, device: &EndDevice, named: &NamedDownlink) -> Option<(EntryId, bool)> {
+    fn owned(book: &Book, device: &EndDevice, named: &NamedDownlink) -> Option<(EntryId, bool)> {
         ids(named).find_map(|id| {
             let entry = book.get(id)?;
-            self.own(id, device, &entry.device).then_some((id, entry.confirmed))
+            (entry.device == *device).then_some((id, entry.confirmed))
         })
     }
 
@@ -311,20 +311,13 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
                     None => continue,
                 },
             };
-            if self.own(id, device, &owner) {
+            if owner == *device {
                 return Ok(Some((id, found)));
             }
-        }
-        Ok(None)
-    }
-
-    fn own(&self, id: EntryId, device: &EndDevice, owner: &EndDevice) -> bool {
-        let own = owner == device;
-        if !own {
             self.0.forged.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(device = %device, entry = %id, "an event names another device's downlink; it is ignored");
         }
-        own
+        Ok(None)
     }
 }
 
