@@ -1,7 +1,10 @@
 //! The way back from end to end: emulated hub, connector, emulated Things Stack, all on real sockets.
 
+mod complete_on;
+mod faults;
 mod invalid;
 pub(crate) mod kit;
+mod life_cycle;
 
 use serde_json::json;
 use tti_connector::emulator::things_stack::Uplink;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tti_connector::app::Connector;
@@ -17,6 +18,9 @@ use crate::world::{Poster, World};
 
 /// The application of all devices here.
 pub(crate) const APPLICATION: &str = "house";
+
+/// Of the emulated Things Stack.
+const DOMAIN: &str = "localhost";
 
 /// The three parties.
 pub(crate) struct Stage {
@@ -162,8 +166,12 @@ impl Stage {
 
     /// Waits for exactly these states in this order; gives the last report.
     pub(crate) async fn reported(&self, correlation: &str, states: &[&str]) -> Value {
-        let reports =
-            self.until(|| Some(self.reports(correlation)).filter(|all| all.len() >= states.len())).await;
+        let enough = self.until(|| Some(self.reports(correlation)).filter(|all| all.len() >= states.len()));
+        let late = tokio::time::sleep(DEADLINE - DEADLINE / 10);
+        let reports = tokio::select! {
+            reports = enough => reports,
+            () = late => self.reports(correlation),
+        };
         let seen: Vec<_> =
             reports.iter().map(|report| report["State"].as_str().unwrap_or_default()).collect();
         assert_eq!(seen, states, "{reports:?}");
@@ -198,9 +206,15 @@ impl Stage {
         self.stack().deliveries().into_iter().filter(|delivery| delivery.kind == kind).collect()
     }
 
-    /// Posts a message to the webhook, as anybody might; gives the status.
+    /// Posts a message to the webhook as The Things Stack would, of whatever origin; gives the status.
     pub(crate) async fn post(&self, message: &Value) -> u16 {
-        Poster::to(&self.connector).post(message).await
+        self.post_as(DOMAIN, message).await
+    }
+
+    /// The same from another cluster or tenant.
+    pub(crate) async fn post_as(&self, domain: &str, message: &Value) -> u16 {
+        let request = Poster::to(&self.connector).request(message).header("x-tts-domain", domain);
+        request.send().await.expect("an answer").status().as_u16()
     }
 
     /// Waits until everything that the webhook took from this device so far is at the hub: an uplink is behind it.
@@ -228,6 +242,20 @@ impl Stage {
             }
         };
         tokio::time::timeout(DEADLINE, found).await.expect("it happens in time")
+    }
+
+    /// Waits until a metric of the connector's, named without prefix, has this value; nothing tells when they change.
+    pub(crate) async fn until_metric(&self, text: &str) {
+        let poster = Poster::to(&self.connector);
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let metrics = poster.metrics(&self.connector).await;
+            if metrics.lines().any(|line| line.strip_prefix("tti_connector_") == Some(text)) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no {text} in {metrics}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) async fn end(self) {
