@@ -2,9 +2,13 @@
 
 mod complete_on;
 mod faults;
+mod hubs;
 mod invalid;
 pub(crate) mod kit;
 mod life_cycle;
+mod methods;
+mod routes;
+mod twins;
 
 use serde_json::json;
 use tti_connector::emulator::things_stack::Uplink;
