@@ -22,7 +22,7 @@ use self::row::Kept;
 use super::ports::{Outbox, Store, Unstored};
 use super::{Begun, EntryId, NewEntry, Progress, Report, ReportState, Source};
 use crate::model::{Clock, EndDevice, dev_eui};
-use crate::things_stack::{DownlinkEvent, NamedDownlink};
+use crate::things_stack::{DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload};
 
 /// Under which the entries are kept.
 pub const NAMESPACE: &str = "downlink";
@@ -36,6 +36,10 @@ const TURNS: usize = 1024;
 const WRITES: usize = 256;
 /// Correlation ids of one downlink that are looked up on disk at most; we give it one.
 const LOOKED_UP: usize = 4;
+
+/// What The Things Stack itself says nothing about, and the sender did not mean.
+const UNENCODED: &str = "the payload is empty: no downlink formatter made bytes of the JSON; give the end device one at \
+    The Things Stack, or send bytes";
 
 /// The ledger. Cheap to clone.
 pub struct Ledger<S, O>(Arc<Inner<S, O>>);
@@ -220,7 +224,6 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         received_ms: i64,
     ) -> Result<Vec<Report>, Unstored> {
         let dev_eui = dev_eui.and_then(self::dev_eui);
-        let reason = event.error.as_deref().map(|error| cut(error).to_owned());
         let mut reports = Vec::new();
         for named in &event.downlinks {
             let Some((id, entry)) = self.find(device, named).await? else { continue };
@@ -231,7 +234,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
                 source: entry.source,
                 correlation: entry.correlation,
                 state: ReportState::from(event.state),
-                reason: reason.clone(),
+                reason: reason(event, named),
                 f_port: if named.f_port == 0 { entry.f_port } else { named.f_port },
                 f_cnt: Some(named.f_cnt),
                 confirmed: entry.confirmed,
@@ -341,6 +344,14 @@ impl From<Kept> for Found {
         let NewEntry { source, correlation, f_port, confirmed, .. } = kept.new;
         Self { source, correlation, f_port, confirmed }
     }
+}
+
+/// What is to be said beside the state.
+fn reason(event: &DownlinkEvent, named: &NamedDownlink) -> Option<String> {
+    if event.state == DownlinkState::Queued && named.payload == NamedPayload::Decoded {
+        return Some(UNENCODED.to_owned());
+    }
+    event.error.as_deref().map(|error| cut(error).to_owned())
 }
 
 fn ids(named: &NamedDownlink) -> impl Iterator<Item = EntryId> {
