@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Connection, Seat};
 use super::dial::unreachable_hub;
-use super::error::{SendError, Trouble};
+use super::error::{RetryReason, SendError, Trouble};
 use super::renewals::{self, Grant};
 use super::shared::Shared;
 use super::token::Life;
@@ -25,8 +25,13 @@ const WANTED: Duration = Duration::from_secs(300);
 const SHORT_LIFE: Duration = Duration::from_secs(30);
 /// Unless it was of use for this long: then the hub is well, and losing it was bad luck.
 const USEFUL_LIFE: Duration = Duration::from_secs(5);
-/// Pauses before a reconnect.
+/// Pauses before a reconnect to a hub that answered: it refuses, throttles, or closes at once.
 const PAUSES: Backoff = Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(30) };
+/// The same for a hub that can't be reached at all. Nobody there is burdened by our asking, and commands wait for its
+/// return: a thousand devices need seven of the ten seconds within which they are to be heard again.
+const UNREACHABLE: Backoff = Backoff { max: Duration::from_secs(2), ..PAUSES };
+/// Failures in a row after which only every so manieth is a warning: an outage of hours must not fill the log.
+const WARN_EACH: u32 = 32;
 
 /// Connections to one hub. Policy connections are apart, since one token there opens every device.
 #[derive(Debug)]
@@ -209,9 +214,14 @@ impl Pool {
                 }
                 Err(error) => {
                     state.failures = state.failures.saturating_add(1);
-                    let next = PAUSES.wait(state.failures.saturating_add(1));
+                    let next = pauses(&error).wait(state.failures.saturating_add(1));
                     let delay_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
-                    tracing::warn!(hub = %self.hub, %error, delay_ms, "connecting to the hub failed");
+                    let attempts = state.failures;
+                    if attempts < WARN_EACH || attempts.is_multiple_of(WARN_EACH) {
+                        tracing::warn!(hub = %self.hub, %error, delay_ms, attempts, "connecting to the hub failed");
+                    } else {
+                        tracing::debug!(hub = %self.hub, %error, delay_ms, attempts, "connecting to the hub failed again");
+                    }
                     state.down = Some(error);
                     pause = Some(next);
                 }
@@ -325,6 +335,14 @@ fn was_well(lived: Duration, useful: Option<Duration>) -> bool {
     lived >= SHORT_LIFE || useful.is_some_and(|useful| useful >= USEFUL_LIFE)
 }
 
+/// How long to leave a hub alone after a failed attempt.
+fn pauses(error: &SendError) -> Backoff {
+    match error {
+        SendError::Retry { reason: RetryReason::Connection, .. } => UNREACHABLE,
+        SendError::Retry { .. } | SendError::Reresolve { .. } | SendError::Park { .. } => PAUSES,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,5 +352,19 @@ mod tests {
         let seconds = Duration::from_secs;
         assert!(!was_well(seconds(29), None) && was_well(seconds(30), None));
         assert!(!was_well(seconds(8), Some(seconds(4))) && was_well(seconds(6), Some(seconds(5))));
+    }
+
+    #[test]
+    fn a_hub_that_nobody_reaches_is_asked_every_other_second_and_one_that_refuses_more_rarely() {
+        let hub = HubAddress { host: "hub".into(), port: 5671 };
+        let unreachable = pauses(&unreachable_hub(&"connection refused", &hub));
+        assert!(unreachable.wait(u32::MAX) <= Duration::from_secs(2));
+        let throttled = SendError::Retry {
+            reason: RetryReason::Throttled,
+            detail: String::new(),
+            after: None,
+            trouble: Trouble::Device,
+        };
+        assert!(pauses(&throttled).wait(u32::MAX) >= Duration::from_secs(15));
     }
 }

@@ -1,6 +1,7 @@
 //! The way back from end to end: emulated hub, connector, emulated Things Stack, all on real sockets.
 
 mod kit;
+mod restart;
 
 use serde_json::json;
 use tti_connector::emulator::things_stack::Uplink;
