@@ -164,6 +164,7 @@ impl Vitals {
             hub_connections: hubs.connections as u64,
             devices_kept_open: hubs.kept as u64,
             downlinks_open: self.ledger.open() as u64,
+            downlinks_forged: self.ledger.forged(),
         }
     }
 }

@@ -267,7 +267,7 @@ impl Intake for Desk {
                 // It walks through all known devices.
                 tokio::task::spawn_blocking(move || roster.application_served(&application));
             }
-            Learnt::Known | Learnt::Ignored(_) => {}
+            Learnt::Renewed | Learnt::Known | Learnt::Ignored(_) => {}
         }
     }
 }

@@ -121,6 +121,13 @@ impl Directory {
         if let Some(known) = resolver.cached(device, dev_eui)? {
             return Ok(known);
         }
+        let remembered = match dev_eui {
+            Some(_) => None,
+            None => {
+                resolver.entries.with(device, Entry::dev_eui).flatten().map(|dev_eui| dev_eui.to_string())
+            }
+        };
+        let dev_eui = dev_eui.or(remembered.as_deref());
         let plan = Plan::new(&resolver.routes, &resolver.rule, device, dev_eui)?;
         let resolve = async || match resolver.cached(device, dev_eui)? {
             Some(known) => Ok(known),

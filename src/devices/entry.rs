@@ -40,6 +40,8 @@ pub(super) enum Entry {
         worthless: u8,
         /// What the hub said.
         reason: ParkReason,
+        /// The DevEUI that went into the hub id.
+        dev_eui: Option<DevEui>,
     },
 }
 
@@ -88,6 +90,15 @@ impl Entry {
         }
     }
 
+    /// The DevEUI that went into the hub id, for whoever asks without a message that tells it.
+    pub(super) fn dev_eui(&self) -> Option<DevEui> {
+        match self {
+            Self::Known(known) => known.dev_eui,
+            Self::Lost { dev_eui, .. } => *dev_eui,
+            Self::Refused { .. } => None,
+        }
+    }
+
     /// Whether nobody will miss it.
     pub(super) fn is_stale(&self, now_ms: i64) -> bool {
         match self {
@@ -120,12 +131,13 @@ impl Known {
             return refused(format!("{at}; look at the device in that hub, and at devices.hub_id"), 0);
         }
         if now_ms.saturating_sub(self.since_ms) >= FRESH_MS {
-            return Entry::Lost { ask_ms: now_ms, worthless: 0, reason };
+            return Entry::Lost { ask_ms: now_ms, worthless: 0, reason, dev_eui: self.dev_eui };
         }
         let worthless = self.worthless.saturating_add(1);
         if worthless >= MAX_WORTHLESS {
             return refused(format!("{at}, although DPS assigned it there just now"), worthless);
         }
-        Entry::Lost { ask_ms: now_ms.saturating_add(SECOND_TRY_MS), worthless, reason }
+        let ask_ms = now_ms.saturating_add(SECOND_TRY_MS);
+        Entry::Lost { ask_ms, worthless, reason, dev_eui: self.dev_eui }
     }
 }

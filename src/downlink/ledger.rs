@@ -24,7 +24,7 @@ use self::stage::{Stage, cut};
 use super::ports::{Outbox, Store, Unstored};
 use super::{Begun, EntryId, NewEntry, Progress, Report, ReportState, Source};
 use crate::model::{Clock, EndDevice, dev_eui};
-use crate::things_stack::{DownlinkEvent, NamedDownlink, Whereabouts};
+use crate::things_stack::{DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload, Whereabouts};
 
 /// Under which the entries are kept.
 pub const NAMESPACE: &str = "downlink";
@@ -38,6 +38,10 @@ const TURNS: usize = 1024;
 const WRITES: usize = 256;
 /// Correlation ids of one downlink that are looked up on disk at most; we give it one.
 const LOOKED_UP: usize = 4;
+
+/// What The Things Stack itself says nothing about, and the sender did not mean.
+const UNENCODED: &str = "the payload is empty: no downlink formatter made bytes of the JSON; give the end device one at \
+    The Things Stack, or send bytes";
 
 /// The ledger. Cheap to clone.
 pub struct Ledger<S, O>(Arc<Inner<S, O>>);
@@ -208,7 +212,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
             let mut book = self.book();
             let mut ours = false;
             for named in &event.downlinks {
-                let Some((id, confirmed)) = self.owned(&book, device, named) else { continue };
+                let Some((id, confirmed)) = Self::owned(&book, device, named) else { continue };
                 ours = true;
                 book.advance(id, Stage::proven_by(event.state, confirmed, event.error.as_deref()), now_ms);
             }
@@ -244,7 +248,6 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         received_ms: i64,
     ) -> Result<Vec<Report>, Unstored> {
         let dev_eui = dev_eui.and_then(self::dev_eui);
-        let reason = event.error.as_deref().map(|error| cut(error).to_owned());
         let mut reports = Vec::new();
         for named in &event.downlinks {
             let Some((id, entry)) = self.find(device, named).await? else { continue };
@@ -255,7 +258,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
                 source: entry.source,
                 correlation: entry.correlation,
                 state: ReportState::from(event.state),
-                reason: reason.clone(),
+                reason: reason(event, named),
                 f_port: if named.f_port == 0 { entry.f_port } else { named.f_port },
                 f_cnt: Some(named.f_cnt),
                 confirmed: entry.confirmed,
@@ -276,7 +279,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         self.book().len()
     }
 
-    /// Events since the start that named another device's entry, for gauges.
+    /// Times since the start that an event named another device's entry, for gauges.
     pub fn forged(&self) -> u64 {
         self.0.forged.load(Ordering::Relaxed)
     }
@@ -310,10 +313,10 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
     }
 
     /// The open entry that a downlink of an event names, if it is the device's own; and whether it is confirmed.
-    fn owned(&self, book: &Book, device: &EndDevice, named: &NamedDownlink) -> Option<(EntryId, bool)> {
+    fn owned(book: &Book, device: &EndDevice, named: &NamedDownlink) -> Option<(EntryId, bool)> {
         ids(named).find_map(|id| {
             let entry = book.get(id)?;
-            self.own(id, device, &entry.device).then_some((id, entry.confirmed))
+            (entry.device == *device).then_some((id, entry.confirmed))
         })
     }
 
@@ -335,20 +338,13 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
                     None => continue,
                 },
             };
-            if self.own(id, device, &owner) {
+            if owner == *device {
                 return Ok(Some((id, found)));
             }
-        }
-        Ok(None)
-    }
-
-    fn own(&self, id: EntryId, device: &EndDevice, owner: &EndDevice) -> bool {
-        let own = owner == device;
-        if !own {
             self.0.forged.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(device = %device, entry = %id, "an event names another device's downlink; it is ignored");
         }
-        own
+        Ok(None)
     }
 }
 
@@ -372,6 +368,14 @@ impl From<Kept> for Found {
         let NewEntry { source, correlation, f_port, confirmed, .. } = kept.new;
         Self { source, correlation, f_port, confirmed }
     }
+}
+
+/// What is to be said beside the state.
+fn reason(event: &DownlinkEvent, named: &NamedDownlink) -> Option<String> {
+    if event.state == DownlinkState::Queued && named.payload == NamedPayload::Decoded {
+        return Some(UNENCODED.to_owned());
+    }
+    event.error.as_deref().map(|error| cut(error).to_owned())
 }
 
 fn ids(named: &NamedDownlink) -> impl Iterator<Item = EntryId> {

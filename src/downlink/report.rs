@@ -31,7 +31,7 @@ pub struct Report {
     pub correlation: String,
     /// What became of it.
     pub state: ReportState,
-    /// For people and programs: why it was rejected or failed. Holds no payload.
+    /// For people and programs: why it was rejected or failed, or what is odd about it. Holds no payload.
     pub reason: Option<String>,
     /// FPort, 0 when the request named none.
     pub f_port: u8,

@@ -180,6 +180,11 @@ impl Hub {
             .await
     }
 
+    /// Changes whenever a device comes that can be called.
+    pub fn method_changes(&self) -> watch::Receiver<u64> {
+        self.methods.came.subscribe()
+    }
+
     /// Whether a device can be called: its method links are there.
     pub fn takes_methods(&self, device_id: &str) -> bool {
         self.methods.lock().lines.contains_key(device_id)

@@ -129,9 +129,14 @@ impl Hub {
         used.map(|(id, twin)| (id.clone(), twin.clone())).collect()
     }
 
-    /// Counts changes of twins since the start, from either side; devices made and deleted count too.
+    /// Counts changes of twins since the start, from either side; devices made, deleted, and coming to listen count too.
     pub fn twin_changes(&self) -> watch::Receiver<u64> {
         self.twins.changes.subscribe()
+    }
+
+    /// Whether a device is told of changes of its desired properties.
+    pub fn follows_twin(&self, device_id: &str) -> bool {
+        self.twins.lock().listeners.contains_key(device_id)
     }
 
     /// Merges `patch`, a JSON object, into the desired properties and tells the device.
@@ -217,6 +222,7 @@ impl Hub {
     /// Sends a device's updates there from now on, instead of to where they went before.
     pub(super) fn listen_to_desired(&self, device_id: &str, listener: Listener) {
         self.twins.lock().listeners.insert(device_id.to_owned(), listener);
+        self.twins.changed();
     }
 
     /// Sends a device's updates there no more.

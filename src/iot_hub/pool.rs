@@ -16,6 +16,7 @@ use super::renewals::{self, Grant};
 use super::shared::Shared;
 use super::token::Life;
 use crate::azure::{Credential, HubAddress};
+use crate::model::Backoff;
 
 /// The pool reconnects by itself only while a device is kept open, or somebody wanted a seat this recently.
 const WANTED: Duration = Duration::from_secs(300);
@@ -24,13 +25,11 @@ const WANTED: Duration = Duration::from_secs(300);
 const SHORT_LIFE: Duration = Duration::from_secs(30);
 /// Unless it was of use for this long: then the hub is well, and losing it was bad luck.
 const USEFUL_LIFE: Duration = Duration::from_secs(5);
-/// First pause before a reconnect; jitter halves it at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// Longest pause before a reconnect to a hub that answered: it refuses, throttles, or closes at once.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Pauses before a reconnect to a hub that answered: it refuses, throttles, or closes at once.
+const PAUSES: Backoff = Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(30) };
 /// The same for a hub that can't be reached at all. Nobody there is burdened by our asking, and commands wait for its
 /// return: a thousand devices need seven of the ten seconds within which they are to be heard again.
-const LONGEST_UNREACHABLE: Duration = Duration::from_secs(2);
+const UNREACHABLE: Backoff = Backoff { max: Duration::from_secs(2), ..PAUSES };
 /// Failures in a row that are each a warning.
 const WARN_FIRST: u32 = 5;
 /// After these, every so manieth is one, about once a minute: an outage of hours must not fill the log.
@@ -217,7 +216,7 @@ impl Pool {
                 }
                 Err(error) => {
                     state.failures = state.failures.saturating_add(1);
-                    let next = pause_after(state.failures, longest_pause(&error));
+                    let next = pauses(&error).wait(state.failures.saturating_add(1));
                     let delay_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
                     let attempts = state.failures;
                     if attempts <= WARN_FIRST || attempts.is_multiple_of(WARN_EACH) {
@@ -288,7 +287,7 @@ impl Pool {
             state.failures = if well { 0 } else { state.failures.saturating_add(1) };
             state.connecting = true;
             state.down = Some(error);
-            let pause = pause_after(state.failures, LONGEST_PAUSE);
+            let pause = PAUSES.wait(state.failures.saturating_add(1));
             drop(state);
             self.start(Some(pause));
         } else {
@@ -338,18 +337,12 @@ fn was_well(lived: Duration, useful: Option<Duration>) -> bool {
     lived >= SHORT_LIFE || useful.is_some_and(|useful| useful >= USEFUL_LIFE)
 }
 
-/// How long the pause after a failed attempt grows.
-fn longest_pause(error: &SendError) -> Duration {
+/// How long to leave a hub alone after a failed attempt.
+fn pauses(error: &SendError) -> Backoff {
     match error {
-        SendError::Retry { reason: RetryReason::Connection, .. } => LONGEST_UNREACHABLE,
-        SendError::Retry { .. } | SendError::Reresolve { .. } | SendError::Park { .. } => LONGEST_PAUSE,
+        SendError::Retry { reason: RetryReason::Connection, .. } => UNREACHABLE,
+        SendError::Retry { .. } | SendError::Reresolve { .. } | SendError::Park { .. } => PAUSES,
     }
-}
-
-/// Doubles with every failure up to the longest, and takes between half and all of it.
-fn pause_after(failures: u32, longest: Duration) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
-    doubled.min(longest).mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]
@@ -364,26 +357,16 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_from_quick_to_half_a_minute() {
-        assert!(pause_after(0, LONGEST_PAUSE) <= FIRST_PAUSE);
-        assert!(pause_after(3, LONGEST_PAUSE) >= FIRST_PAUSE * 4);
-        for failures in [8, 31, 32, u32::MAX] {
-            let pause = pause_after(failures, LONGEST_PAUSE);
-            assert!((LONGEST_PAUSE / 2..=LONGEST_PAUSE).contains(&pause), "{failures}");
-        }
-    }
-
-    #[test]
     fn a_hub_that_nobody_reaches_is_asked_every_other_second_and_one_that_refuses_more_rarely() {
         let hub = HubAddress { host: "hub".into(), port: 5671 };
-        let unreachable = longest_pause(&unreachable_hub(&"connection refused", &hub));
-        assert!(pause_after(u32::MAX, unreachable) <= Duration::from_secs(2));
+        let unreachable = pauses(&unreachable_hub(&"connection refused", &hub));
+        assert!(unreachable.wait(u32::MAX) <= Duration::from_secs(2));
         let throttled = SendError::Retry {
             reason: RetryReason::Throttled,
             detail: String::new(),
             after: None,
             trouble: Trouble::Device,
         };
-        assert_eq!(longest_pause(&throttled), LONGEST_PAUSE);
+        assert!(pauses(&throttled).wait(u32::MAX) >= Duration::from_secs(15));
     }
 }

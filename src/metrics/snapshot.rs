@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub devices_kept_open: u64,
     /// Downlinks in the ledger that nothing ended yet.
     pub downlinks_open: u64,
+    /// Times since the start that the webhook was told something of a downlink that is another device's.
+    pub downlinks_forged: u64,
 }
 
 type Whole = Gauge<u64, AtomicU64>;
@@ -47,6 +49,7 @@ pub(super) struct Gauges {
     hub_connections: Whole,
     devices_kept_open: Whole,
     downlinks_open: Whole,
+    downlinks_forged: Whole,
 }
 
 impl Gauges {
@@ -73,6 +76,11 @@ impl Gauges {
                 "Downlinks in the ledger of which nothing final was heard yet",
                 &self.downlinks_open,
             ),
+            (
+                "downlink_forged_events",
+                "Events about downlinks since the start that named another device's; they are ignored",
+                &self.downlinks_forged,
+            ),
         ];
         for (name, help, gauge) in whole {
             to.register(name, help, gauge.clone());
@@ -95,5 +103,6 @@ impl Gauges {
         self.hub_connections.set(snapshot.hub_connections);
         self.devices_kept_open.set(snapshot.devices_kept_open);
         self.downlinks_open.set(snapshot.downlinks_open);
+        self.downlinks_forged.set(snapshot.downlinks_forged);
     }
 }

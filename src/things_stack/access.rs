@@ -69,8 +69,11 @@ impl fmt::Debug for DownlinkOffer<'_> {
 /// What became of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learnt {
-    /// A key that was not known, for an application that had none or another.
+    /// The first key of an application.
     New,
+    /// Another key or webhook for an application that had one. Two webhooks of one application make this of every
+    /// message.
+    Renewed,
     /// The same as before.
     Known,
     /// Not believed.
@@ -240,10 +243,13 @@ impl Keys {
         drop(shelf);
         if first {
             info!(application, "Learnt an API key from the webhook's headers; downlinks are possible.");
-        } else {
-            debug!(application, "The webhook's headers hold another API key; it replaces the former.");
+            return Learnt::New;
         }
-        Learnt::New
+        debug!(
+            application,
+            "The webhook's headers hold another API key or name another webhook; they replace the former."
+        );
+        Learnt::Renewed
     }
 
     fn warn_of_host(&self, application: &str, url: &Url) {

@@ -68,4 +68,19 @@ pub struct NamedDownlink {
     pub f_cnt: u32,
     /// Absent = false.
     pub confirmed: bool,
+    /// In which form it shows its payload.
+    pub payload: NamedPayload,
+}
+
+/// The payload of a downlink as an event shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NamedPayload {
+    /// Not at all: it is empty, or a field mask leaves it out.
+    #[default]
+    Nothing,
+    /// `decoded_payload` alone. In `downlink_queued` this means that the end device has no downlink formatter, or that
+    /// it made nothing of it: The Things Stack says nothing about it and sends an empty payload.
+    Decoded,
+    /// `frm_payload`.
+    Bytes,
 }

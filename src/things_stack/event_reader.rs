@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::de::{Error as _, MapAccess, SeqAccess};
 
 use super::application_up::{self, Details};
-use super::downlink_event::{DownlinkEvent, DownlinkState, NamedDownlink};
+use super::downlink_event::{DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload};
 use super::envelope::EnvelopeError;
 use super::kind::Kind;
 use super::tolerant::{Elements, Fields, List, Object, Scalar, skip};
@@ -129,6 +129,17 @@ impl<'de> Fields<'de> for NamedDownlink {
             "f_port" => self.f_port = f_port(map)?,
             "f_cnt" => self.f_cnt = map.next_value::<Scalar<'_>>()?.unsigned("a downlink's f_cnt")?,
             "confirmed" => self.confirmed = map.next_value::<Scalar<'_>>()?.flag("a downlink's confirmed")?,
+            "frm_payload" => {
+                if map.next_value::<Scalar<'_>>()?.text_or_none().is_some() {
+                    self.payload = NamedPayload::Bytes;
+                }
+            }
+            "decoded_payload" => {
+                let is_there = map.next_value::<Option<serde::de::IgnoredAny>>()?.is_some();
+                if is_there && self.payload == NamedPayload::Nothing {
+                    self.payload = NamedPayload::Decoded;
+                }
+            }
             _ => skip(map)?,
         }
         Ok(())

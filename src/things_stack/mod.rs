@@ -25,7 +25,7 @@ pub use address::InvalidAddress;
 pub use api::{ApiError, QueuedDownlink, Whereabouts};
 pub use client::{Client, ClientOptions};
 pub use downlink::{ClassBC, Downlink, GatewayAntenna, MAX_PAYLOAD_BYTES, Operation, Payload, Priority};
-pub use downlink_event::{CORRELATION_PREFIX, DownlinkEvent, DownlinkState, NamedDownlink};
+pub use downlink_event::{CORRELATION_PREFIX, DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload};
 pub use envelope::{Envelope, EnvelopeError};
 pub use gateways::{Reception, Trim, trim_gateways};
 pub use kind::Kind;

@@ -1,11 +1,17 @@
-//! The known traps of The Things Stack's uplinks, one test each, named by number and by what it guards.
+//! The known traps of The Things Stack, one test each, named by number and by what it guards.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod any_input;
 #[cfg(feature = "emulator")]
+mod downlink_secrets;
+#[cfg(feature = "emulator")]
+mod downlinks;
+#[cfg(feature = "emulator")]
 mod end_to_end;
 mod identity;
+#[cfg(feature = "emulator")]
+mod iot_hub;
 mod size;
 mod translation;
 

@@ -1,7 +1,15 @@
 //! The way back from end to end: emulated hub, connector, emulated Things Stack, all on real sockets.
 
-mod kit;
+mod complete_on;
+mod faults;
+mod hubs;
+mod invalid;
+pub(crate) mod kit;
+mod life_cycle;
+mod methods;
 mod restart;
+mod routes;
+mod twins;
 
 use serde_json::json;
 use tti_connector::emulator::things_stack::Uplink;

@@ -22,8 +22,15 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new(hubs: usize) -> Self {
+        Self::with(hubs, |_| {}).await
+    }
+
+    /// The same with changes to the emulator's options.
+    pub(crate) async fn with(hubs: usize, change: impl FnOnce(&mut Options)) -> Self {
         let dir = TempDir::new().expect("a temporary folder");
-        let emulator = Emulator::start(options(&dir, hubs)).await.expect("the emulator starts");
+        let mut options = options(&dir, hubs);
+        change(&mut options);
+        let emulator = Emulator::start(options).await.expect("the emulator starts");
         Self { dir, emulator }
     }
 

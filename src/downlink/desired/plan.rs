@@ -43,7 +43,9 @@ impl Plan {
         let Desired { version, properties, scope } = desired;
         match scope {
             DesiredScope::Whole { reported } => {
-                // The hub's word, even if its version is lower: then the device was made anew.
+                // The hub's word, even if its version is lower: then the device was made anew, and a later worker must
+                // not take its changes for old ones.
+                self.dirty |= version < self.state.version;
                 self.state.version = version;
                 let here: Vec<String> = self.state.applied().map(str::to_owned).collect();
                 let waiting = self.pending.keys().cloned();

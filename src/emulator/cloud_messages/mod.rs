@@ -144,6 +144,11 @@ impl Hub {
         state.mailboxes.get(device_id).map_or_else(Vec::new, |mailbox| mailbox.queue.list())
     }
 
+    /// Whether a device's link for messages is there.
+    pub fn takes_cloud_messages(&self, device_id: &str) -> bool {
+        self.cloud.lock().mailboxes.get(device_id).is_some_and(|mailbox| mailbox.link.is_some())
+    }
+
     /// How many messages wait for a device or are locked by it.
     pub(super) fn cloud_count(&self, device_id: &str) -> usize {
         let mut state = self.cloud.lock();

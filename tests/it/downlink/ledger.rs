@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tti_connector::downlink::ports::{Outbox, Store, Unstored};
 use tti_connector::downlink::{Begun, End, EntryId, Ledger, NAMESPACE, NewEntry, Report, Source};
 use tti_connector::model::{Clock, EndDevice};
-use tti_connector::things_stack::{DownlinkEvent, DownlinkState, NamedDownlink, Operation};
+use tti_connector::things_stack::{DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload, Operation};
 
 const NOW_MS: i64 = 1_800_000_000_000;
 const HOUR_MS: i64 = 3_600_000;
@@ -200,6 +200,7 @@ fn event(state: DownlinkState, names: &[&str]) -> DownlinkEvent {
         f_port: 20,
         f_cnt: 41,
         confirmed: false,
+        payload: NamedPayload::Bytes,
     };
     let error =
         (state == DownlinkState::Failed).then(|| "pkg/applicationserver:max_retries: gave up".to_owned());

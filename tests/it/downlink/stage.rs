@@ -18,7 +18,8 @@ use tti_connector::downlink::{Ledger, Report};
 use tti_connector::iot_hub::{Links, SendError};
 use tti_connector::model::{Clock, EndDevice};
 use tti_connector::things_stack::{
-    ApiError, Downlink, DownlinkEvent, DownlinkState, NamedDownlink, Operation, QueuedDownlink, Whereabouts,
+    ApiError, Downlink, DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload, Operation, QueuedDownlink,
+    Whereabouts,
 };
 
 pub(super) const EXPIRY: Duration = Duration::from_secs(24 * 3600);
@@ -274,6 +275,7 @@ pub(super) fn event(downlink: &Downlink, state: DownlinkState) -> DownlinkEvent 
         f_port: downlink.f_port,
         f_cnt: 1,
         confirmed: downlink.confirmed,
+        payload: NamedPayload::Bytes,
     };
     let error = (state == DownlinkState::Failed).then(|| "ns:max_retries: too many".to_owned());
     DownlinkEvent { state, downlinks: vec![named], error, received_ms: None }

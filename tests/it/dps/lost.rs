@@ -80,3 +80,18 @@ async fn a_lost_device_that_dps_disowns_too_is_parked() {
     world.pass(Duration::from_secs(30));
     assert_eq!(place(&directory.resolve(&one, None).await.unwrap()), "hub-2:5671/dev");
 }
+
+#[tokio::test]
+async fn a_device_named_by_its_dev_eui_is_found_again_without_an_uplink() {
+    let server = Server::start(trusting_dps("hub-1")).await;
+    let mut world = world_of(&server);
+    world.hub_id = "dev_eui".to_owned();
+    let directory = world.directory().await;
+    let one = device("app", "dev");
+    let seen = directory.resolve(&one, Some("70B3D57ED0000001")).await.unwrap();
+    world.pass(HOUR);
+    server.script(trusting_dps("hub-2"));
+    directory.lost(&one, &seen, ParkReason::DeviceUnknown);
+    let moved = directory.resolve(&one, None).await.unwrap();
+    assert_eq!(place(&moved), "hub-2:5671/70b3d57ed0000001");
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tti_connector::things_stack::{DownlinkEvent, DownlinkState, Kind, NamedDownlink};
+use tti_connector::things_stack::{DownlinkEvent, DownlinkState, Kind, NamedDownlink, NamedPayload};
 
 fn golden(name: &str) -> Option<DownlinkEvent> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("payloads").join(name);
@@ -15,7 +15,11 @@ fn parse(body: &str) -> Option<DownlinkEvent> {
 
 fn named(f_port: u8, f_cnt: u32, confirmed: bool, ids: &[&str]) -> NamedDownlink {
     let correlation_ids = ids.iter().map(|id| (*id).to_owned()).collect();
-    NamedDownlink { correlation_ids, f_port, f_cnt, confirmed }
+    NamedDownlink { correlation_ids, f_port, f_cnt, confirmed, payload: NamedPayload::Nothing }
+}
+
+fn with_bytes(named: NamedDownlink) -> NamedDownlink {
+    NamedDownlink { payload: NamedPayload::Bytes, ..named }
 }
 
 fn ids(event: &DownlinkEvent) -> Vec<&str> {
@@ -65,7 +69,7 @@ fn each_golden_event_is_read_whole() {
             event,
             DownlinkEvent {
                 state,
-                downlinks: vec![named(20, f_cnt, true, &[c2d, &own, &top])],
+                downlinks: vec![with_bytes(named(20, f_cnt, true, &[c2d, &own, &top]))],
                 error: None,
                 received_ms: Some(received_ms),
             }
@@ -75,12 +79,12 @@ fn each_golden_event_is_read_whole() {
         golden("downlink_failed.json").expect("failed"),
         DownlinkEvent {
             state: DownlinkState::Failed,
-            downlinks: vec![named(
+            downlinks: vec![with_bytes(named(
                 20,
                 41,
                 true,
                 &[c2d, "as:downlink:01JPZTQSTYN278A4EV81YPHS77", "as:downlink:01JPMW13534TN5JXYMQM6CV6HV"],
-            )],
+            ))],
             error: Some("pkg/applicationserver:max_retries: maximum number of retries reached".to_owned()),
             received_ms: None,
         }
@@ -90,8 +94,8 @@ fn each_golden_event_is_read_whole() {
         DownlinkEvent {
             state: DownlinkState::Invalidated,
             downlinks: vec![
-                named(20, 41, false, &[c2d, "as:downlink:01JP17Q10851C11RSQ25ZQVTJ1"]),
-                named(20, 42, true, &[c2d, "as:downlink:01JPABZ2NRTH7ZK050ZYNMEMG8"]),
+                with_bytes(named(20, 41, false, &[c2d, "as:downlink:01JP17Q10851C11RSQ25ZQVTJ1"])),
+                with_bytes(named(20, 42, true, &[c2d, "as:downlink:01JPABZ2NRTH7ZK050ZYNMEMG8"])),
             ],
             error: None,
             received_ms: Some(1_741_935_331_120),
@@ -191,6 +195,23 @@ fn loose_values_are_read_as_in_uplinks() {
         received_ms: None,
     };
     assert_eq!(event, Some(expected));
+}
+
+#[test]
+fn a_payload_is_seen_as_bytes_as_json_alone_or_not_at_all() {
+    use NamedPayload::{Bytes, Decoded, Nothing};
+    for (fields, expected) in [
+        ("", Nothing),
+        (r#""frm_payload":"""#, Nothing),
+        (r#""frm_payload":null,"decoded_payload":null"#, Nothing),
+        (r#""decoded_payload":{}"#, Decoded),
+        (r#""frm_payload":"","decoded_payload":{"a":1}"#, Decoded),
+        (r#""decoded_payload":{"a":1},"frm_payload":"AQ==""#, Bytes),
+        (r#""frm_payload":"AQ==","decoded_payload":{"a":1}"#, Bytes),
+    ] {
+        let event = parse(&format!(r#"{{"downlink_queued":{{{fields}}}}}"#)).expect("an event");
+        assert_eq!(event.downlinks[0].payload, expected, "{fields}");
+    }
 }
 
 #[test]

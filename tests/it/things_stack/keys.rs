@@ -41,9 +41,9 @@ fn a_key_for_the_configured_address_is_learnt_once_and_renewed() {
     assert!(keys.serves("house") && !keys.serves("barn"));
 
     let same_keys = keys.clone();
-    assert_eq!(same_keys.learn(&cellar, offer("NNSXS.2", &url)), Learnt::New);
+    assert_eq!(same_keys.learn(&cellar, offer("NNSXS.2", &url)), Learnt::Renewed);
     assert_eq!(key_of(&keys, &attic).as_deref(), Some("NNSXS.2"));
-    assert_eq!(keys.learn(&cellar, offer("NNSXS.2", &url.replace("azure", "other"))), Learnt::New);
+    assert_eq!(keys.learn(&cellar, offer("NNSXS.2", &url.replace("azure", "other"))), Learnt::Renewed);
     assert_eq!(keys.access(&attic).expect("known").webhook_id.as_deref(), Some("other"));
 }
 
@@ -234,7 +234,7 @@ fn there_is_an_end_to_learning() {
         assert_eq!(learn(n, "k"), Learnt::New);
     }
     assert_eq!(learn(1000, "k"), Learnt::Ignored(NotLearnt::TooMany));
-    assert_eq!(learn(0, "new"), Learnt::New, "those known are still renewed");
+    assert_eq!(learn(0, "new"), Learnt::Renewed, "those known are still renewed");
     assert_eq!(learn(999, "k"), Learnt::Known);
 }
 
@@ -250,10 +250,10 @@ fn allowed_hosts_are_hosts_and_reached_safely() {
     for (place, expected) in [
         ("https://a.example", Learnt::New),
         ("https://a.example:443", Learnt::Known),
-        ("https://b.example:8443", Learnt::New),
-        ("https://127.0.0.1:1885", Learnt::New),
-        ("http://127.0.0.1:1885", Learnt::New),
-        ("http://localhost:1885", Learnt::New),
+        ("https://b.example:8443", Learnt::Renewed),
+        ("https://127.0.0.1:1885", Learnt::Renewed),
+        ("http://127.0.0.1:1885", Learnt::Renewed),
+        ("http://localhost:1885", Learnt::Renewed),
         ("http://a.example", Learnt::Ignored(NotLearnt::Host)),
         ("http://a.example:443", Learnt::Ignored(NotLearnt::Host)),
         ("https://a.example:8443", Learnt::Ignored(NotLearnt::Host)),

@@ -114,6 +114,21 @@ async fn a_device_made_anew_whose_versions_begin_again_is_not_deaf() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_device_made_anew_with_the_same_properties_hears_of_the_next_change() {
+    let life = Life::new().await;
+    life.patch(100, json!({"setpoint": 21}));
+    life.queued(1).await;
+    life.witness(DownlinkState::Sent).await;
+    life.told("setpoint", 200).await;
+    life.idle().await;
+    life.whole(2, json!({"setpoint": 21}));
+    life.witness(DownlinkState::Sent).await;
+    life.idle().await;
+    life.patch(3, json!({"setpoint": 22}));
+    life.queued(2).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_acknowledged_is_not_applied_again_when_the_disk_was_lost() {
     let life = Life::new().await;
     life.patch(5, json!({"setpoint": 21}));

@@ -133,6 +133,25 @@ async fn an_events_report_tells_what_the_entry_and_the_event_know() {
 }
 
 #[tokio::test]
+async fn a_queued_payload_that_no_formatter_made_bytes_of_is_reported_as_empty() {
+    let disk = Disk::new();
+    let ledger = disk.load().await;
+    assert_eq!(begun(&ledger, entry("m")).await, Begun::New);
+    for (state, payload, warned) in [
+        (DownlinkState::Queued, NamedPayload::Decoded, true),
+        (DownlinkState::Queued, NamedPayload::Bytes, false),
+        (DownlinkState::Queued, NamedPayload::Nothing, false),
+        (DownlinkState::Sent, NamedPayload::Decoded, false),
+    ] {
+        let mut queued = event(state, &["m"]);
+        queued.downlinks[0].payload = payload;
+        let report = ledger.reports(&device("cellar"), None, &queued, NOW_MS).await.unwrap().remove(0);
+        let reason = report.reason.unwrap_or_default();
+        assert_eq!(reason.starts_with("the payload is empty"), warned, "{state:?} {payload:?}: {reason}");
+    }
+}
+
+#[tokio::test]
 async fn a_rejected_request_is_reported_once_with_its_reason_and_stays_rejected() {
     let disk = Disk::new();
     let ledger = disk.load().await;
