@@ -58,9 +58,20 @@ pub(crate) fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
 
 /// `emulate` on these ports (0: any); gives what it wrote to ready.json.
 pub(crate) fn emulate(dir: &Path, amqp_port: u64, https_port: u64) -> (Running, Value) {
-    let (amqp, https) = (amqp_port.to_string(), https_port.to_string());
+    emulate_all(dir, amqp_port, https_port, 0)
+}
+
+/// The same with a port for The Things Stack.
+pub(crate) fn emulate_all(
+    dir: &Path,
+    amqp_port: u64,
+    https_port: u64,
+    things_stack_port: u64,
+) -> (Running, Value) {
+    let [amqp, https, things_stack] = [amqp_port, https_port, things_stack_port].map(|port| port.to_string());
     let mut command = Command::new(BINARY);
-    command.args(["emulate", "--things-stack-port", "0", "--amqp-port", &amqp, "--https-port", &https]);
+    command.args(["emulate", "--amqp-port", &amqp, "--https-port", &https]);
+    command.args(["--things-stack-port", &things_stack]);
     command.arg("--dir").arg(dir);
     command.stdout(Stdio::null());
     let running = Running(command.spawn().expect("the emulator starts"));
@@ -70,6 +81,17 @@ pub(crate) fn emulate(dir: &Path, amqp_port: u64, https_port: u64) -> (Running, 
 }
 
 pub(crate) fn connect(dir: &Path, ready: &Value, webhook: u16, admin: u16) -> Running {
+    connect_with(dir, ready, webhook, admin, &[])
+}
+
+/// `run` with these environment variables besides.
+pub(crate) fn connect_with(
+    dir: &Path,
+    ready: &Value,
+    webhook: u16,
+    admin: u16,
+    environment: &[(&str, &str)],
+) -> Running {
     let text = |name: &str| ready[name].as_str().expect("a text").to_owned();
     let mut command = Command::new(BINARY);
     command
@@ -85,7 +107,8 @@ pub(crate) fn connect(dir: &Path, ready: &Value, webhook: u16, admin: u16) -> Ru
         .env("TTI_CONNECTOR__AZURE__DPS__GROUP_ENROLLMENT_KEY", text("groupEnrollmentKey"))
         // More than Azure's DPS allows a minute, so that registration is not what is measured.
         .env("TTI_CONNECTOR__DEVICES__MAX_REGISTRATIONS", "256")
-        .env("TTI_CONNECTOR__LOG__LEVEL", "warn");
+        .env("TTI_CONNECTOR__LOG__LEVEL", "warn")
+        .envs(environment.iter().copied());
     let running = Running(command.spawn().expect("the connector starts"));
     wait_for("the webhook listens", || TcpStream::connect(("127.0.0.1", webhook)).is_ok());
     running

@@ -13,7 +13,9 @@ use super::way_back::{Desk, Ledger, Network, Outbox, Residents, Roster, State, W
 use crate::config::{CompleteOn, Config};
 use crate::devices::Directory;
 use crate::downlink::translate::Rules;
-use crate::downlink::{CloudMessages, DesiredFlow, DesiredParts, Dispatcher, Methods, MethodsAndDesired};
+use crate::downlink::{
+    CloudMessages, DesiredFlow, DesiredParts, Dispatcher, Methods, MethodsAndDesired, recollect,
+};
 use crate::iot_hub::{DeviceEvent, IotHub};
 use crate::metrics::Metrics;
 use crate::model::Clock;
@@ -47,6 +49,7 @@ pub(super) struct Neighbours {
 pub(super) struct WayBackParts {
     ledger: Ledger,
     roster: Roster,
+    network: Network,
     keys: Keys,
     rules: Arc<Rules>,
     twins: Option<TwinReports<IotHub>>,
@@ -116,7 +119,7 @@ impl WayBackParts {
             desired: desired.clone(),
         };
         let cloud_messages = CloudMessages {
-            network,
+            network: network.clone(),
             ledger: ledger.clone(),
             rules: Arc::clone(&rules),
             complete_on: config.downlink.complete_on,
@@ -126,7 +129,7 @@ impl WayBackParts {
         let twin = &config.twin;
         let twins = twin.reported.then(|| TwinReports::new(hubs, twin.min_interval, twin.max_rate));
         let neighbours = (spool, directory);
-        Ok(Self { ledger, roster, keys, rules, twins, desired, dispatcher, events, neighbours })
+        Ok(Self { ledger, roster, network, keys, rules, twins, desired, dispatcher, events, neighbours })
     }
 
     /// What the webhook hands its messages to.
@@ -158,7 +161,7 @@ impl WayBackParts {
     /// Keeps the links of all known devices open and takes what comes over them. When the dispatcher is stopped, calls
     /// to The Things Stack under way may end within `patience`.
     pub(super) fn run(self, patience: Duration) -> WayBackTasks {
-        let Self { ledger, roster, twins, desired, dispatcher, events, .. } = self;
+        let Self { ledger, roster, network, twins, desired, dispatcher, events, .. } = self;
         let dispatcher = super::spawn(|stop| async move {
             dispatcher.run(events, stop, patience).await;
             desired.stop().await;
@@ -169,7 +172,8 @@ impl WayBackParts {
                     twins.run(stop.clone()).await;
                 }
             };
-            tokio::join!(ledger.run(stop.clone()), reports);
+            let looks = recollect(&network, &ledger, stop.clone());
+            tokio::join!(ledger.run(stop.clone()), reports, looks);
         });
         // It walks through all known devices.
         tokio::task::spawn_blocking(move || roster.start());

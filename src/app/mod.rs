@@ -25,12 +25,12 @@ use crate::config::{Config, Transport};
 use crate::devices::{Directory, HubIdRule, Options as DirectoryOptions, Routes};
 use crate::iot_hub::{IotHub, IotHubOptions};
 use crate::metrics::Metrics;
-use crate::model::Clock;
+use crate::model::{Backoff, Clock};
 use crate::net::proxy::Proxy;
 use crate::net::tls::client_config;
 use crate::net::{Schemes, http_client};
 use crate::spool::{Spool, control};
-use crate::uplink::{Backoff, Pump, PumpOptions};
+use crate::uplink::{Pump, PumpOptions};
 use crate::{admin, webhook};
 
 /// Kept back from the grace period for closing links and the database.

@@ -3,11 +3,13 @@
 //! Runs nothing.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
+use crate::config::parse_duration;
 use crate::model::{ParkReason, Secret};
 
 const ABOUT: &str = "Joins LoRaWAN devices on The Things Stack to Azure IoT Hub";
@@ -137,6 +139,9 @@ pub struct EmulateArgs {
     /// Tier of the hubs; Azure's basic one has no cloud-to-device messages, direct methods and twins
     #[arg(long, value_enum, value_name = "TIER", default_value_t)]
     pub tier: TierArg,
+    /// Time that feedback on cloud-to-device messages waits for more, such as 500ms; IoT Hub's is 15s
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = feedback_delay)]
+    pub feedback_delay: Duration,
 }
 
 /// `replay`
@@ -254,6 +259,14 @@ pub struct HealthArgs {
     /// Ask /ready instead of /live: whether messages can be stored and sent, not only whether it runs
     #[arg(long)]
     pub ready: bool,
+}
+
+/// Longer, and a service that waits for it takes it for lost.
+const MAX_FEEDBACK_DELAY: Duration = Duration::from_secs(3600);
+
+fn feedback_delay(text: &str) -> Result<Duration, &'static str> {
+    let delay = parse_duration(text).filter(|delay| *delay <= MAX_FEEDBACK_DELAY);
+    delay.ok_or("must be a time from 0s to 1h, such as 500ms")
 }
 
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {

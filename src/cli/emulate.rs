@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{EmulateArgs, TierArg};
 use super::{CliError, Exit, print};
 use crate::emulator::things_stack::{ThingsStack, Webhook};
-use crate::emulator::{Emulator, EmulatorError, Options, Ready, Tier};
+use crate::emulator::{CloudSettings, Emulator, EmulatorError, Options, Ready, Tier};
 use crate::model::Secret;
 
 /// A folder that the user named, or a temporary one that goes with the process.
@@ -52,6 +52,7 @@ pub(super) async fn emulate(args: EmulateArgs, stop: CancellationToken) -> Resul
             TierArg::Standard => Tier::Standard,
             TierArg::Basic => Tier::Basic,
         },
+        cloud: CloudSettings { feedback_delay: args.feedback_delay, ..CloudSettings::default() },
         ..Options::new(folder.path())
     };
     let secret = args.webhook_secret_file.as_deref().map(read_secret).transpose()?;

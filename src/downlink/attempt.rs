@@ -41,7 +41,7 @@ pub(super) enum Attempt {
 
 /// Where an entry is that may be queued.
 enum Found {
-    Queued,
+    Somewhere(Whereabouts),
     Nowhere,
     Unknown { detail: String, after: Option<Duration> },
 }
@@ -57,7 +57,7 @@ pub(super) async fn attempt<N: Network, S: Store, O: Outbox>(
     let mut begun = ledger.begin(entry.clone()).await;
     if begun == Ok(Begun::Unsure) {
         match look(network, entry).await {
-            Found::Queued => return queued(ledger, entry).await,
+            Found::Somewhere(at) => return found(ledger, entry, at).await,
             Found::Unknown { detail, after } => return Attempt::Unsure { detail, after },
             Found::Nowhere => {
                 // Entered anew, so that a replace displaces what was queued since its first push.
@@ -85,7 +85,7 @@ pub(super) async fn look_again<N: Network, S: Store, O: Outbox>(
     entry: &NewEntry,
 ) -> Attempt {
     match look(network, entry).await {
-        Found::Queued => queued(ledger, entry).await,
+        Found::Somewhere(at) => found(ledger, entry, at).await,
         Found::Nowhere => Attempt::Unsure {
             detail: "The Things Stack did not answer, and its queue does not show the downlink".to_owned(),
             after: None,
@@ -126,7 +126,7 @@ async fn push<N: Network, S: Store, O: Outbox>(
 
 async fn look<N: Network>(network: &N, entry: &NewEntry) -> Found {
     match network.whereabouts(&entry.device, &entry.id.correlation_id()).await {
-        Ok(Whereabouts::Queued | Whereabouts::Taken) => Found::Queued,
+        Ok(at @ (Whereabouts::Queued | Whereabouts::Taken)) => Found::Somewhere(at),
         Ok(Whereabouts::Nowhere) => Found::Nowhere,
         // No such device or session, so no queue holds it.
         Err(ApiError::Refused { status: Some(400 | 404), .. }) => Found::Nowhere,
@@ -134,6 +134,13 @@ async fn look<N: Network>(network: &N, entry: &NewEntry) -> Found {
         Err(ApiError::Unsure { detail } | ApiError::Refused { status: _, detail }) => {
             Found::Unknown { detail, after: None }
         }
+    }
+}
+
+async fn found<S: Store, O: Outbox>(ledger: &Ledger<S, O>, entry: &NewEntry, at: Whereabouts) -> Attempt {
+    match ledger.found(entry.id, at).await {
+        Ok(()) => Attempt::Queued,
+        Err(error) => Attempt::Unsure { detail: error.to_string(), after: None },
     }
 }
 

@@ -198,7 +198,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
     /// Waits until an event proves that the entry was queued; for ever if it is not open, or is only to be entered or
     /// rejected: that is over when it is on disk, not when the ledger knows it.
     async fn proven(&self, step: &Step, id: EntryId) -> Progress {
-        if matches!(step, Step::Ask | Step::Push)
+        if matches!(step, Step::Ask { .. } | Step::Push)
             && let Some(mut progress) = self.ledger.watch(id)
             && let Ok(progress) = progress.wait_for(|progress| *progress != Progress::Pushing).await
         {
@@ -211,7 +211,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
     async fn give_back(&self, step: &Step, entry: &NewEntry) {
         match step {
             Step::Push | Step::Reject { .. } => self.ledger.put_back(entry.id).await,
-            Step::Begin | Step::Ask => {}
+            Step::Begin | Step::Ask { .. } => {}
         }
     }
 

@@ -8,6 +8,7 @@
 mod book;
 mod lookup;
 mod row;
+mod stage;
 mod upkeep;
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -17,12 +18,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use self::book::{Book, Entry, Stage, cut};
+use self::book::{Book, Entry};
 use self::row::Kept;
+use self::stage::{Stage, cut};
 use super::ports::{Outbox, Store, Unstored};
 use super::{Begun, EntryId, NewEntry, Progress, Report, ReportState, Source};
 use crate::model::{Clock, EndDevice, dev_eui};
-use crate::things_stack::{DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload};
+use crate::things_stack::{DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload, Whereabouts};
 
 /// Under which the entries are kept.
 pub const NAMESPACE: &str = "downlink";
@@ -148,6 +150,28 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         if self.book().advance(id, Stage::Queued, self.0.clock.now_ms()) {
             self.0.dirtied.notify_one();
         }
+    }
+
+    /// A look found it after a push without an answer; durable when it returns. If no event told of it, this reports it
+    /// as queued, and as sent if it was taken. Nothing happens when it was nowhere.
+    ///
+    /// # Errors
+    /// Known, but perhaps not on disk; call it again.
+    pub async fn found(&self, id: EntryId, at: Whereabouts) -> Result<(), Unstored> {
+        let owner = {
+            let mut book = self.book();
+            book.found(id, at, self.0.clock.now_ms());
+            book.get(id).map(|entry| entry.device.clone())
+        };
+        let Some(device) = owner else { return Ok(()) };
+        let _turn = self.turn(&device).await;
+        self.write_device(&device).await
+    }
+
+    /// The downlinks whose push was under way when a former life of the program ended, and of which nothing was heard
+    /// since.
+    pub fn left_open(&self) -> Vec<(EntryId, EndDevice)> {
+        self.book().left_open()
     }
 
     /// Certainly not queued, to be tried later: the next `begin` gives [`Begun::New`]. Nothing happens when an event

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::Backoff;
+
 /// A part of what a peer asked us to wait is added by chance, so that devices held back together do not return in step.
 const SPREAD: f64 = 0.1;
 
@@ -17,9 +19,7 @@ pub(super) struct Pace {
 impl Pace {
     /// The wait after `failures` failures in a row (1 for the first). `after` is what the peer asked for.
     pub(super) fn wait(self, failures: u32, after: Option<Duration>) -> Duration {
-        let doublings = failures.saturating_sub(1).min(30);
-        let full = self.first.saturating_mul(1 << doublings).min(self.longest);
-        let own = full.div_f64(2.0) + full.div_f64(2.0).mul_f64(fastrand::f64());
+        let own = Backoff { initial: self.first, max: self.longest }.wait(failures);
         let asked = after.map_or(Duration::ZERO, |after| {
             after.saturating_add(after.min(self.longest).mul_f64(SPREAD * fastrand::f64()))
         });
@@ -32,17 +32,6 @@ mod tests {
     use super::*;
 
     const PACE: Pace = Pace { first: Duration::from_millis(100), longest: Duration::from_secs(1) };
-
-    #[test]
-    fn waits_double_up_to_the_longest_and_stay_in_their_upper_half() {
-        for (failures, full_ms) in [(1, 100), (2, 200), (4, 800), (5, 1000), (u32::MAX, 1000)] {
-            for _ in 0..50 {
-                let wait = PACE.wait(failures, None);
-                assert!(wait >= Duration::from_millis(full_ms / 2), "{failures}: {wait:?}");
-                assert!(wait <= Duration::from_millis(full_ms), "{failures}: {wait:?}");
-            }
-        }
-    }
 
     #[test]
     fn what_a_peer_asks_for_is_never_undercut_and_little_exceeded() {

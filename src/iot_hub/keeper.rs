@@ -20,12 +20,10 @@ use super::links::{OpenLinks, RefusedWays};
 use super::pool::Pool;
 use super::safe_link::Loss;
 use crate::azure::HubDevice;
-use crate::model::ParkReason;
+use crate::model::{Backoff, ParkReason};
 
-/// First pause before links are opened anew; jitter halves it at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Longest such pause: somebody else uses the device's id, or the hub is in lasting trouble with it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Pauses before links are opened anew.
+const PAUSES: Backoff = Backoff { initial: Duration::from_millis(250), max: Duration::from_secs(300) };
 /// Links that stayed open this long were well; losing them then is bad luck and no reason for a longer pause.
 const STEADY: Duration = Duration::from_secs(60);
 /// When one link is refused, the refusal of the whole device may come a moment later.
@@ -246,7 +244,7 @@ impl Keeper {
                 return (!lost).then_some(Duration::ZERO);
             }
         };
-        let pause = pause_after(if whole_hub { 0 } else { self.failures }).max(after);
+        let pause = PAUSES.wait(if whole_hub { 1 } else { self.failures.saturating_add(1) }).max(after);
         if !whole_hub {
             self.failures = self.failures.saturating_add(1);
         }
@@ -329,25 +327,5 @@ fn note_refusal(task: &Task, way: Way, condition: &Condition) {
     if task.hub.refuse(way) {
         tracing::warn!(hub = %task.wish.device.hub, way = way.as_str(), error = %condition,
             "The hub does not offer this way to devices, as it is in the basic tier; it is asked again after hours.");
-    }
-}
-
-/// Doubles with every failure up to the longest, and takes between half and all of it.
-fn pause_after(failures: u32) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
-    doubled.min(LONGEST_PAUSE).mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_minutes() {
-        assert!(pause_after(0) <= FIRST_PAUSE);
-        assert!(pause_after(2) >= FIRST_PAUSE * 2);
-        for failures in [11, 31, 32, u32::MAX] {
-            assert!((LONGEST_PAUSE / 2..=LONGEST_PAUSE).contains(&pause_after(failures)), "{failures}");
-        }
     }
 }

@@ -11,11 +11,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Connection, Seat};
 use super::dial::unreachable_hub;
-use super::error::{SendError, Trouble};
+use super::error::{RetryReason, SendError, Trouble};
 use super::renewals::{self, Grant};
 use super::shared::Shared;
 use super::token::Life;
 use crate::azure::{Credential, HubAddress};
+use crate::model::Backoff;
 
 /// The pool reconnects by itself only while a device is kept open, or somebody wanted a seat this recently.
 const WANTED: Duration = Duration::from_secs(300);
@@ -24,10 +25,13 @@ const WANTED: Duration = Duration::from_secs(300);
 const SHORT_LIFE: Duration = Duration::from_secs(30);
 /// Unless it was of use for this long: then the hub is well, and losing it was bad luck.
 const USEFUL_LIFE: Duration = Duration::from_secs(5);
-/// First pause before a reconnect; jitter halves it at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// Longest pause before a reconnect.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Pauses before a reconnect to a hub that answered: it refuses, throttles, or closes at once.
+const PAUSES: Backoff = Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(30) };
+/// The same for a hub that can't be reached at all. Nobody there is burdened by our asking, and commands wait for its
+/// return: a thousand devices need seven of the ten seconds within which they are to be heard again.
+const UNREACHABLE: Backoff = Backoff { max: Duration::from_secs(2), ..PAUSES };
+/// Failures in a row after which only every so manieth is a warning: an outage of hours must not fill the log.
+const WARN_EACH: u32 = 32;
 
 /// Connections to one hub. Policy connections are apart, since one token there opens every device.
 #[derive(Debug)]
@@ -210,9 +214,14 @@ impl Pool {
                 }
                 Err(error) => {
                     state.failures = state.failures.saturating_add(1);
-                    let next = pause_after(state.failures);
+                    let next = pauses(&error).wait(state.failures.saturating_add(1));
                     let delay_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
-                    tracing::warn!(hub = %self.hub, %error, delay_ms, "connecting to the hub failed");
+                    let attempts = state.failures;
+                    if attempts < WARN_EACH || attempts.is_multiple_of(WARN_EACH) {
+                        tracing::warn!(hub = %self.hub, %error, delay_ms, attempts, "connecting to the hub failed");
+                    } else {
+                        tracing::debug!(hub = %self.hub, %error, delay_ms, attempts, "connecting to the hub failed again");
+                    }
                     state.down = Some(error);
                     pause = Some(next);
                 }
@@ -276,7 +285,7 @@ impl Pool {
             state.failures = if well { 0 } else { state.failures.saturating_add(1) };
             state.connecting = true;
             state.down = Some(error);
-            let pause = pause_after(state.failures);
+            let pause = PAUSES.wait(state.failures.saturating_add(1));
             drop(state);
             self.start(Some(pause));
         } else {
@@ -326,10 +335,12 @@ fn was_well(lived: Duration, useful: Option<Duration>) -> bool {
     lived >= SHORT_LIFE || useful.is_some_and(|useful| useful >= USEFUL_LIFE)
 }
 
-/// Doubles with every failure up to the longest, and takes between half and all of it.
-fn pause_after(failures: u32) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
-    doubled.min(LONGEST_PAUSE).mul_f64(0.5 + fastrand::f64() / 2.0)
+/// How long to leave a hub alone after a failed attempt.
+fn pauses(error: &SendError) -> Backoff {
+    match error {
+        SendError::Retry { reason: RetryReason::Connection, .. } => UNREACHABLE,
+        SendError::Retry { .. } | SendError::Reresolve { .. } | SendError::Park { .. } => PAUSES,
+    }
 }
 
 #[cfg(test)]
@@ -344,11 +355,16 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_from_quick_to_half_a_minute() {
-        assert!(pause_after(0) <= FIRST_PAUSE);
-        assert!(pause_after(3) >= FIRST_PAUSE * 4);
-        for failures in [8, 31, 32, u32::MAX] {
-            assert!((LONGEST_PAUSE / 2..=LONGEST_PAUSE).contains(&pause_after(failures)), "{failures}");
-        }
+    fn a_hub_that_nobody_reaches_is_asked_every_other_second_and_one_that_refuses_more_rarely() {
+        let hub = HubAddress { host: "hub".into(), port: 5671 };
+        let unreachable = pauses(&unreachable_hub(&"connection refused", &hub));
+        assert!(unreachable.wait(u32::MAX) <= Duration::from_secs(2));
+        let throttled = SendError::Retry {
+            reason: RetryReason::Throttled,
+            detail: String::new(),
+            after: None,
+            trouble: Trouble::Device,
+        };
+        assert!(pauses(&throttled).wait(u32::MAX) >= Duration::from_secs(15));
     }
 }

@@ -1,13 +1,15 @@
-//! Words every room shares: who a device is, what became of a message, secrets, time.
+//! Words every room shares: who a device is, what became of a message, secrets, time and waits.
 //!
 //! Knows no wire format of a whole message.
 
+mod backoff;
 mod clock;
 mod end_device;
 mod outcome;
 mod secret;
 mod spelling;
 
+pub use backoff::Backoff;
 pub use clock::Clock;
 pub use end_device::{EndDevice, InvalidEndDevice};
 pub use outcome::{Outcome, ParkReason};

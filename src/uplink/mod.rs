@@ -2,7 +2,6 @@
 //!
 //! Knows no HTTP and no AMQP. What it needs of its neighbours it says in [`ports`]; `app` joins them.
 
-mod backoff;
 mod deliver;
 mod delivery;
 pub mod ports;
@@ -12,7 +11,6 @@ mod schedule;
 mod translate;
 mod twin_reports;
 
-pub use backoff::Backoff;
 pub use pump::{Pump, PumpOptions};
 pub use reported::{patch, reported};
 pub use translate::{SkipReason, TranslateError, Translated, translate};

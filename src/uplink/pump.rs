@@ -11,14 +11,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Backoff;
 use super::deliver::Deliverer;
 use super::delivery::{HubState, Item, Ticket, Verdict};
 use super::ports::{Devices, Downlinks, Hubs, Observer, Records};
 use super::schedule::Schedule;
 use crate::azure::HubAddress;
 use crate::config::TelemetryFormat;
-use crate::model::{Clock, EndDevice};
+use crate::model::{Backoff, Clock, EndDevice};
 use crate::spool::{Claim, Pending};
 
 /// How the pump behaves.

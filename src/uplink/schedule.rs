@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Backoff;
 use super::delivery::{Hot, HubState, Item, Place, Start, Ticket, Verdict};
 use crate::azure::HubAddress;
-use crate::model::EndDevice;
+use crate::model::{Backoff, EndDevice};
 use crate::spool::Pending;
 
 /// A probe without an answer for this long does not keep the next one back: it may hang for its device's sake.

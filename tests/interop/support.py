@@ -1,10 +1,12 @@
 """Starts the connector, the emulator and the strict hubs as processes, and ends them by their id."""
 
+import atexit
 import json
 import os
 import queue
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -59,20 +61,32 @@ def environment(changes=None):
     return {**ours, **(changes or {})}
 
 
+def interrupted(*_):
+    """What Ctrl-C does, so that nothing is left behind."""
+    raise KeyboardInterrupt
+
+
+signal.signal(signal.SIGTERM, interrupted)
+
+
 class Process:
-    """A child process whose stdout is read line by line; ended by its id."""
+    """A child process that is told, and whose stdout is read, line by line; ended by its id."""
 
     def __init__(self, command, env=None, name=None):
         self.name = name or Path(command[0]).name
         self.lines = queue.Queue()
+        self.unasked = []
         self.log = []
         self.child = subprocess.Popen(
             command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment(env),
         )
+        # For a suite that is ended in its middle.
+        atexit.register(self.stop)
         self.readers = [
             threading.Thread(target=self._read, args=(self.child.stdout, True), daemon=True),
             threading.Thread(target=self._read, args=(self.child.stderr, False), daemon=True),
@@ -88,9 +102,13 @@ class Process:
         if to_queue:
             self.lines.put(None)
 
-    def next_json(self, key):
-        """The next stdout line that is a JSON object with `key`."""
-        end = time.monotonic() + DEADLINE_S
+    def next_json(self, key, within=DEADLINE_S):
+        """What the next stdout line says that is a JSON object with `key`; the others wait for whoever asks."""
+        for at, record in enumerate(self.unasked):
+            if key in record:
+                del self.unasked[at]
+                return record[key]
+        end = time.monotonic() + within
         while (left := end - time.monotonic()) > 0:
             try:
                 line = self.lines.get(timeout=left)
@@ -103,10 +121,17 @@ class Process:
                 return record[key]
             if "refused" in record:
                 raise AssertionError(f"{self.name} refused: {record['refused']}{self.output()}")
+            self.unasked.append(record)
         raise AssertionError(f"{self.name} said no {key!r}{self.output()}")
+
+    def tell(self, **command):
+        """Writes one JSON object to its stdin."""
+        self.child.stdin.write(json.dumps(command) + "\n")
+        self.child.stdin.flush()
 
     def forget(self):
         """Drops the lines that nobody has read."""
+        self.unasked.clear()
         while not self.lines.empty():
             self.lines.get_nowait()
 
@@ -123,10 +148,11 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.child.kill()
                 self.child.wait()
+        atexit.unregister(self.stop)
         for reader in self.readers:
             reader.join(5)
-        self.child.stdout.close()
-        self.child.stderr.close()
+        for pipe in (self.child.stdin, self.child.stdout, self.child.stderr):
+            pipe.close()
 
 
 class Certificates:
@@ -148,10 +174,13 @@ class Certificates:
 
 
 class Connector(Process):
-    """`tti-connector run` with the environment given as `section.key: value`; ready when it returns."""
+    """`tti-connector run` with the environment given as `section.key: value`; ready when it returns.
 
-    def __init__(self, folder, settings):
-        self.webhook_port, self.admin_port = free_port(), free_port()
+    One that takes another's place has its `webhook_port`.
+    """
+
+    def __init__(self, folder, settings, webhook_port=None):
+        self.webhook_port, self.admin_port = webhook_port or free_port(), free_port()
         settings = {
             "webhook.listen": f"127.0.0.1:{self.webhook_port}",
             "admin.listen": f"127.0.0.1:{self.admin_port}",
@@ -162,7 +191,10 @@ class Connector(Process):
             "shutdown.grace": "2s",
             **settings,
         }
-        self.env = {f"TTI_CONNECTOR__{key.upper().replace('.', '__')}": str(value) for key, value in settings.items()}
+        self.env = {
+            f"TTI_CONNECTOR__{key.upper().replace('.', '__').replace('-', '_')}": str(value)
+            for key, value in settings.items()
+        }
         super().__init__([BINARY, "run"], env=self.env, name="connector")
         try:
             wait_until(self._live, "the connector listens")
@@ -204,10 +236,9 @@ class Connector(Process):
 class Emulator(Process):
     """`tti-connector emulate` on free ports; `ready` is what it wrote to ready.json."""
 
-    def __init__(self, folder, hubs=1, https_port=0):
-        command = [BINARY, "emulate", "--dir", str(folder), "--amqp-port", "0", "--https-port", str(https_port),
-                   "--things-stack-port", "0",
-                   "--hubs", str(hubs)]
+    def __init__(self, folder, hubs=1, options=()):
+        command = [BINARY, "emulate", "--dir", str(folder), "--amqp-port", "0", "--https-port", "0",
+                   "--things-stack-port", "0", "--hubs", str(hubs), *options]
         super().__init__(command, name="emulator")
         path = folder / "ready.json"
         try:
@@ -218,6 +249,62 @@ class Emulator(Process):
         except BaseException:
             self.stop()
             raise
+
+
+class ThingsStack:
+    """The emulated Things Stack of an emulator: what an application's devices do, and what waits for them."""
+
+    def __init__(self, ready, application):
+        self.url, self.key, self.application = ready["thingsStackUrl"], ready["thingsStackApiKey"], application
+
+    def settings(self):
+        """A connector's settings for it."""
+        return {"things_stack.base_url": self.url, f"things_stack.applications.{self.application}.api_key": self.key}
+
+    def post_to(self, connector):
+        """From now on the webhook is this connector's."""
+        self._call("PUT", "/emulator/webhook", {"url": f"http://127.0.0.1:{connector.webhook_port}/webhook"})
+
+    def uplink(self, device, **uplink):
+        """Plays an uplink: one that opens class A windows, for what is queued."""
+        self._call("POST", f"/emulator/applications/{self.application}/devices/{device}/uplink", uplink)
+
+    def fault(self, **fault):
+        """The next calls of its API go wrong."""
+        self._call("POST", "/emulator/faults", fault)
+
+    def mend(self):
+        """No call goes wrong any more."""
+        self._call("DELETE", "/emulator/faults")
+
+    def formatter(self, device):
+        """The device's formatter makes the JSON text's bytes out of a decoded payload."""
+        path = f"/emulator/applications/{self.application}/devices/{device}/formatter"
+        self._call("PUT", path, {"formatter": True})
+
+    def queue(self, device):
+        """The downlinks that wait."""
+        answer = self._call("GET", f"/api/v3/as/applications/{self.application}/devices/{device}/down")
+        return json.loads(answer).get("downlinks", [])
+
+    def sent(self, device):
+        """The downlinks that gateways sent, the newest last, five at most."""
+        path = f"/api/v3/ns/applications/{self.application}/devices/{device}?field_mask=mac_state.recent_downlinks"
+        return json.loads(self._call("GET", path)).get("mac_state", {}).get("recent_downlinks", [])
+
+    def class_c(self, device):
+        """The device listens always from now on."""
+        self._call("PUT", f"/emulator/applications/{self.application}/devices/{device}/class", {"class": "C"})
+
+    def _call(self, method, path, body=None):
+        request = urllib.request.Request(
+            f"{self.url}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
+        )
+        with LOOPBACK.open(request, timeout=DEADLINE_S) as answer:
+            return answer.read()
 
 
 def node(script, *arguments, env=None):
@@ -240,8 +327,10 @@ class Folder:
 
     def __init__(self):
         self.path = Path(tempfile.mkdtemp(prefix="tti-interop-"))
+        atexit.register(self.remove)
 
     def remove(self):
+        atexit.unregister(self.remove)
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -1,60 +1,24 @@
 """The connector's telemetry arrives the same at hubs built on two AMQP stacks that are not its own."""
 
-import base64
 import json
-import os
 import unittest
 
-from support import NODE, Certificates, Connector, Folder, Process, payloads_with_telemetry, python
+from strict_hub import PROTON, RHEA, StrictHub, key
+from support import payloads_with_telemetry
 
 
-def key():
-    return base64.b64encode(os.urandom(32)).decode()
-
-
-class Hub:
+class Hub(StrictHub):
     """The tests, once for each hub: the classes below say which."""
 
-    # The command that runs the hub.
-    command = None
-
-    def setUp(self):
-        self.folder = Folder()
-        self.addCleanup(self.folder.remove)
-        certificates = Certificates(self.folder.path)
-        self.ca = certificates.ca
-        self.payloads = payloads_with_telemetry()
-        self.devices = {payload.device: key() for payload in self.payloads}
-        self.policy_key = key()
-        settings = {
-            "host": "localhost",
-            "cert": str(certificates.cert),
-            "key": str(certificates.key),
-            "policies": {"iothubowner": self.policy_key},
-            "devices": self.devices,
-        }
-        self.hub = Process([*self.command, json.dumps(settings)], name="hub")
-        self.addCleanup(self.hub.stop)
-        self.port = self.hub.next_json("listening")
-
-    def connector(self, credentials):
-        connector = Connector(self.folder.path, {
-            "azure.amqp_port": self.port,
-            "azure.ca_file": self.ca,
-            "azure.iot_hub.connection_string": f"HostName=localhost;{credentials}",
-        })
-        self.addCleanup(connector.stop)
-        return connector
-
-    def policy(self, secret):
-        return f"SharedAccessKeyName=iothubowner;SharedAccessKey={secret}"
+    payloads = payloads_with_telemetry()
+    device_ids = [payload.device for payload in payloads]
 
     def assert_sent(self, connector, payload):
         status, text = connector.post(payload.body)
         self.assertEqual(status, 200, f"{payload.name}: {text}{connector.output()}{self.hub.output()}")
 
     def test_every_payload_arrives_as_its_golden_file_says(self):
-        connector = self.connector(self.policy(self.policy_key))
+        connector = self.connector(self.policy())
         for payload in self.payloads:
             # Outside of the subtest: when one is not taken, the rest would only wait as long.
             self.assert_sent(connector, payload)
@@ -71,7 +35,7 @@ class Hub:
         self.assertEqual(self.hub.next_json("telemetry")["device"], payload.device)
 
     def test_an_unknown_device_gets_404_and_holds_up_no_other(self):
-        connector = self.connector(self.policy(self.policy_key))
+        connector = self.connector(self.policy())
         stranger = json.loads(self.payloads[0].body)
         stranger["end_device_ids"]["device_id"] = "nobody-knows-me"
         status, text = connector.post(stranger)
@@ -96,7 +60,7 @@ class Hub:
         self.assertEqual(got["messageId"], payload.message_id, connector.output())
 
     def test_a_wrong_policy_key_is_refused_and_the_message_stays_safe(self):
-        self.assert_refused_yet_safe(self.policy(key()), self.policy(self.policy_key))
+        self.assert_refused_yet_safe(self.policy(key()), self.policy())
 
     def test_a_wrong_device_key_is_refused_and_the_message_stays_safe(self):
         device = self.payloads[0].device
@@ -107,13 +71,13 @@ class Hub:
 class RheaHub(Hub, unittest.TestCase):
     """rhea, for Node."""
 
-    command = ["node", str(NODE / "hubs/rhea_hub.mjs")]
+    command = RHEA
 
 
 class ProtonHub(Hub, unittest.TestCase):
     """Qpid Proton, in C."""
 
-    command = [python(), str(NODE / "hubs/proton_hub.py")]
+    command = PROTON
 
 
 if __name__ == "__main__":

@@ -1,64 +1,17 @@
 """Microsoft's own SDKs against the emulator and against what the connector sent."""
 
 import json
-import threading
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from azure.eventhub import EventHubConsumerClient, TransportType
+from support import Connector, payloads_with_telemetry
+from with_emulator import WithEmulator
 
-from support import DEADLINE_S, Connector, Emulator, Folder, node, payloads_with_telemetry
 
-
-class MicrosoftSdks(unittest.TestCase):
+class MicrosoftSdks(WithEmulator, unittest.TestCase):
     """One emulator with two hubs for each test."""
 
-    def setUp(self):
-        self.folder = Folder()
-        self.addCleanup(self.folder.remove)
-        self.emulator = Emulator(self.folder.path / "emulator", hubs=2)
-        self.addCleanup(self.emulator.stop)
-        self.ready = self.emulator.ready
-
-    def node(self, script, *arguments):
-        ready_file = self.folder.path / "emulator" / "ready.json"
-        try:
-            return node(script, ready_file, *arguments, env={"NODE_EXTRA_CA_CERTS": self.ready["caFile"]})
-        except AssertionError as failed:
-            raise AssertionError(f"{failed}{self.emulator.output()}") from None
-
-    def read(self, hub, wanted):
-        """Reads `wanted` events from a hub's Event Hub-compatible endpoint."""
-        events, errors, enough = [], [], threading.Event()
-
-        def on_event(_, event):
-            events.append(event)
-            if len(events) >= wanted:
-                enough.set()
-
-        def on_error(_, error):
-            errors.append(error)
-            enough.set()
-
-        consumer = EventHubConsumerClient.from_connection_string(
-            hub["eventHubConnectionString"],
-            "$Default",
-            # The SDK goes to 5671 whatever port the connection string names.
-            custom_endpoint_address=f"sb://{hub['hostName']}:{hub['amqpPort']}",
-            connection_verify=self.ready["caFile"],
-            transport_type=TransportType.Amqp,
-            retry_total=0,
-            auth_timeout=DEADLINE_S,
-        )
-        arguments = {"on_event": on_event, "on_error": on_error, "starting_position": "-1"}
-        reader = threading.Thread(target=consumer.receive, kwargs=arguments, daemon=True)
-        reader.start()
-        enough.wait(DEADLINE_S)
-        consumer.close()
-        reader.join(DEADLINE_S)
-        self.assertFalse(reader.is_alive(), "azure-eventhub does not end")
-        self.assertEqual((errors, len(events)), ([], wanted), self.emulator.output())
-        return events
+    hubs = 2
 
     def check_device_sdk(self, transport, web_sockets):
         said = self.node("sdk/device.mjs", transport)
@@ -80,12 +33,26 @@ class MicrosoftSdks(unittest.TestCase):
     def test_the_node_device_sdk_over_web_socket(self):
         self.check_device_sdk("amqp_ws", web_sockets=3)
 
-    def test_the_node_registry_creates_gets_and_deletes(self):
+    def test_the_node_registry_keeps_devices(self):
         said = self.node("sdk/registry.mjs", "node-registered")
         self.assertEqual(said["created"], {"deviceId": "node-registered", "status": "enabled"})
         self.assertEqual(said["again"], "DeviceAlreadyExistsError")
         self.assertTrue(said["sameKey"])
         self.assertTrue(said["keysMade"])
+        self.assertEqual(said["updated"], {"status": "disabled", "sameKey": True})
+        many = [f"node-registered-many-{number}" for number in (1, 2, 3)]
+        self.assertTrue(said["added"])
+        self.assertFalse(said["twice"]["isSuccessful"])
+        (error,) = said["twice"]["errors"]
+        self.assertEqual((error["deviceId"], error["errorCode"]), (many[0], "DeviceAlreadyExists"))
+        self.assertTrue(said["changed"])
+        self.assertEqual(said["list"], ["node-registered", *many])
+        count = {"totalDeviceCount": 5, "enabledDeviceCount": 1, "disabledDeviceCount": 4}
+        self.assertEqual(said["count"], count)
+        self.assertEqual(said["pages"], [[many[1]], [many[2]]])
+        self.assertEqual(said["floors"], [{"deviceId": many[2], "floor": 3}])
+        self.assertEqual(said["broken"], "ArgumentError")
+        self.assertTrue(said["removed"])
         self.assertEqual(said["gone"], "DeviceNotFoundError")
         self.assertEqual(said["wrongKey"], "UnauthorizedError")
 

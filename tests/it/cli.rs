@@ -92,6 +92,7 @@ fn wrong_arguments_end_with_2_and_a_hint() {
         &["emulate", "--webhook-secret-file", "secret"],
         &["emulate", "--webhook", "no url"],
         &["emulate", "--tier", "free"],
+        &["emulate", "--feedback-delay", "2h"],
         &["replay", "x.json"],
         &["spool", "discard"],
         &["spool", "discard", "--all", "7"],

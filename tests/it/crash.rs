@@ -1,6 +1,6 @@
 //! `kill -9` at random moments under load: nothing answered 2xx is lost, nothing settled is sent twice, order stays.
 //!
-//! `TTI_KILLS=200 cargo test crash` makes it longer; the seed is printed and can be set with `TTI_SEED`.
+//! `TTI_KILLS=200 cargo test crash::` makes it longer; the seed is printed and can be set with `TTI_SEED`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::process::Stdio;
@@ -18,7 +18,7 @@ const DEVICES: usize = 20;
 /// The hub's `accepted` and the commit that records it lie closer together than this, also on a busy machine.
 const UNSETTLED: Duration = Duration::from_secs(2);
 
-fn from_env(name: &str, default: u64) -> u64 {
+pub(crate) fn from_env(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
@@ -34,7 +34,7 @@ fn connector(world: &World, port: u16) -> Child {
 }
 
 /// Resolves once the webhook answers.
-async fn up(port: u16) {
+pub(crate) async fn up(port: u16) {
     let answers = async {
         while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             tokio::task::yield_now().await;

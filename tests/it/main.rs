@@ -8,6 +8,8 @@ mod cli;
 mod config;
 #[cfg(feature = "emulator")]
 mod crash;
+#[cfg(feature = "emulator")]
+mod crash_downlinks;
 mod devices;
 mod downlink;
 mod dps;

@@ -14,10 +14,10 @@ use tti_connector::azure::{Credential, HubAddress, HubDevice, SigningKey, Teleme
 use tti_connector::config::{self, TelemetryFormat};
 use tti_connector::devices::ResolveError;
 use tti_connector::iot_hub::{RetryReason, SendError, Trouble};
-use tti_connector::model::{Clock, EndDevice, ParkReason};
+use tti_connector::model::{Backoff, Clock, EndDevice, ParkReason};
 use tti_connector::spool::{Claim, NewRecord, Spool};
 use tti_connector::uplink::ports::{Devices, Hubs, Observer};
-use tti_connector::uplink::{Backoff, Pump, PumpOptions};
+use tti_connector::uplink::{Pump, PumpOptions};
 
 use crate::messages::{DEADLINE, uplink};
 

@@ -7,6 +7,7 @@ mod invalid;
 pub(crate) mod kit;
 mod life_cycle;
 mod methods;
+mod restart;
 mod routes;
 mod twins;
 

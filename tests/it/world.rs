@@ -36,9 +36,11 @@ impl World {
 
     /// Starts the emulator again on the ports it had, with the state it kept.
     pub(crate) async fn start_on(dir: TempDir, ready: &Ready) -> Self {
+        let things_stack = ready.things_stack_url.as_deref().and_then(|url| url.rsplit_once(':'));
         let options = Options {
             amqp_port: ready.hubs[0].amqp_port,
             https_port: ready.https_port,
+            things_stack_port: things_stack.map(|(_, port)| port.parse().expect("a port")),
             ..options(&dir, ready.hubs.len())
         };
         Self { emulator: Emulator::start(options).await.expect("the emulator starts again"), dir }

@@ -17,7 +17,10 @@ pub(super) enum Step {
     /// Enter it in the ledger.
     Begin,
     /// It may be queued: ask The Things Stack.
-    Ask,
+    Ask {
+        /// Its push began too short a time ago for its absence to prove anything.
+        early: bool,
+    },
     /// It is entered and not queued: push it.
     Push,
     /// Report that it can't be.
@@ -77,7 +80,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
     pub(super) async fn step(&self, step: Step, entry: &NewEntry, request: Option<&Request>) -> Turn {
         match (step, request) {
             (Step::Begin, _) => self.begin(entry).await,
-            (Step::Ask, _) => self.ask(entry).await,
+            (Step::Ask { early }, _) => self.ask(entry, early).await,
             (Step::Push, Some(request)) => self.push(entry, request).await,
             (Step::Push, None) => Turn::Next(Step::Begin),
             (Step::Reject { reason, word }, _) => self.reject(entry, reason, word).await,
@@ -87,12 +90,8 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
     async fn begin(&self, entry: &NewEntry) -> Turn {
         match self.ledger.begin(entry.clone()).await {
             Ok(Begun::New) => Turn::Next(Step::Push),
-            Ok(Begun::Unsure) => wait(
-                Step::Ask,
-                Obstacle::Unsure,
-                Some(UNSURE_PAUSE),
-                "its last push has no known outcome".to_owned(),
-            ),
+            // At once: the longer we wait, the likelier it is that a gateway sends it and it can no longer be found.
+            Ok(Begun::Unsure) => Turn::Next(Step::Ask { early: true }),
             Ok(Begun::Queued { sent: false }) => Turn::Known(Progress::Queued),
             Ok(Begun::Queued { sent: true }) => Turn::Known(Progress::Sent),
             // Its report may still be on its way to disk.
@@ -105,23 +104,31 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
         }
     }
 
-    async fn ask(&self, entry: &NewEntry) -> Turn {
+    async fn ask(&self, entry: &NewEntry, early: bool) -> Turn {
+        let ask = Step::Ask { early };
         match self.network.whereabouts(&entry.device, &entry.id.correlation_id()).await {
-            Ok(Whereabouts::Queued | Whereabouts::Taken) => self.queued(entry).await,
+            Ok(at @ (Whereabouts::Queued | Whereabouts::Taken)) => {
+                match self.ledger.found(entry.id, at).await {
+                    Ok(()) => Turn::Queued,
+                    Err(error) => wait(ask, Obstacle::Unstored, None, error.to_string()),
+                }
+            }
+            Ok(Whereabouts::Nowhere) if early => not_yet(),
             Ok(Whereabouts::Nowhere) => {
                 // Entered anew, so that a replace displaces what was queued since its first push.
                 self.ledger.put_back(entry.id).await;
                 Turn::Next(Step::Begin)
             }
-            Err(ApiError::NotNow { detail, after }) => wait(Step::Ask, Obstacle::Unsure, after, detail),
-            Err(ApiError::Unsure { detail }) => wait(Step::Ask, Obstacle::Unsure, None, detail),
+            Err(ApiError::NotNow { detail, after }) => wait(ask, Obstacle::Unsure, after, detail),
+            Err(ApiError::Unsure { detail }) => wait(ask, Obstacle::Unsure, None, detail),
+            Err(ApiError::Refused { status: Some(400 | 404), .. }) if early => not_yet(),
             // The API knows no such device or session, so no queue holds it; the push will be told the same.
             Err(ApiError::Refused { status: Some(400 | 404), .. }) => {
                 self.ledger.put_back(entry.id).await;
                 Turn::Next(Step::Begin)
             }
             // Nothing was said about this downlink: the key may push but not read, or is revoked.
-            Err(ApiError::Refused { status: _, detail }) => wait(Step::Ask, Obstacle::Unsure, None, detail),
+            Err(ApiError::Refused { status: _, detail }) => wait(ask, Obstacle::Unsure, None, detail),
         }
     }
 
@@ -134,7 +141,9 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
         match self.network.push(&entry.device, request.operation, &request.downlink).await {
             Ok(()) => self.queued(entry).await,
             Err(ApiError::NotNow { detail, after }) => wait(Step::Push, Obstacle::NotNow, after, detail),
-            Err(ApiError::Unsure { detail }) => wait(Step::Ask, Obstacle::Unsure, Some(UNSURE_PAUSE), detail),
+            Err(ApiError::Unsure { detail }) => {
+                wait(Step::Ask { early: false }, Obstacle::Unsure, Some(UNSURE_PAUSE), detail)
+            }
             Err(ApiError::Refused { status: None, detail }) if !self.network.serves(application) => {
                 no_key(detail)
             }
@@ -155,6 +164,12 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
             Err(error) => wait(Step::Reject { reason, word }, Obstacle::Unstored, None, error.to_string()),
         }
     }
+}
+
+/// It is looked for once more before it is pushed.
+fn not_yet() -> Turn {
+    let detail = "its last push has no known outcome".to_owned();
+    wait(Step::Ask { early: false }, Obstacle::Unsure, Some(UNSURE_PAUSE), detail)
 }
 
 fn wait(step: Step, obstacle: Obstacle, after: Option<Duration>, detail: String) -> Turn {

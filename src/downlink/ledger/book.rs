@@ -9,27 +9,14 @@ use tokio::sync::watch;
 use super::super::ports::Unstored;
 use super::super::{Begun, End, EntryId, NewEntry, Progress, Report, ReportState, Source};
 use super::row;
+use super::stage::{Stage, cut};
 use crate::model::EndDevice;
-use crate::things_stack::{DownlinkState, Operation};
+use crate::things_stack::{DownlinkState, Operation, Whereabouts};
 
 /// Open entries of one device at most: what The Things Stack queues for a session. IoT Hub holds 50 messages a device.
 const MAX_OPEN_PER_DEVICE: usize = 10_000;
 /// Open entries at most, 75 to 150 MB: four for each of the fifty thousand devices that one instance is made for.
 const MAX_OPEN: usize = 200_000;
-/// Longest text kept of a reason or a correlation, in bytes; IoT Hub's message ids have at most 128.
-const MAX_TEXT_BYTES: usize = 1000;
-
-/// How far an entry is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Certainly not queued; waits to be tried again.
-    PutBack,
-    /// Perhaps queued.
-    Pushing,
-    Queued,
-    Sent,
-    Ended(End),
-}
 
 /// One open entry, or an ended one on its way to disk.
 pub(super) struct Entry {
@@ -44,8 +31,8 @@ pub(super) struct Entry {
     pub(super) begun_ms: i64,
     /// Its push was in a former life of the program, and no request asked for it since.
     restored: bool,
-    /// To be posted before the end is on disk, so that a crash in between repeats it.
-    owed: Option<Box<Report>>,
+    /// To be posted, in this order, before the stage is on disk, so that a crash in between repeats them.
+    owed: Vec<Report>,
     /// Counts changes, so that a write knows whether it is still the latest.
     changes: u32,
     watched: Option<watch::Sender<Progress>>,
@@ -53,7 +40,7 @@ pub(super) struct Entry {
 
 /// What is to be written of an entry.
 pub(super) struct Due {
-    pub(super) report: Option<Box<Report>>,
+    pub(super) reports: Vec<Report>,
     pub(super) row: Vec<u8>,
     /// `None` when ended.
     pub(super) begun_ms: Option<i64>,
@@ -90,7 +77,7 @@ impl Entry {
             order,
             begun_ms,
             restored: false,
-            owed: None,
+            owed: Vec::new(),
             changes: 0,
             watched: None,
         }
@@ -106,8 +93,8 @@ impl Entry {
     }
 
     /// A report that no event gives.
-    fn report(&self, id: EntryId, state: ReportState, reason: Option<String>, at_ms: i64) -> Box<Report> {
-        Box::new(Report {
+    fn report(&self, id: EntryId, state: ReportState, reason: Option<String>, at_ms: i64) -> Report {
+        Report {
             id,
             device: self.device.clone(),
             dev_eui: None,
@@ -119,30 +106,6 @@ impl Entry {
             f_cnt: None,
             confirmed: self.confirmed,
             at_ms,
-        })
-    }
-}
-
-impl Stage {
-    const fn rank(&self) -> u8 {
-        match self {
-            Self::PutBack | Self::Pushing => 0,
-            Self::Queued => 1,
-            Self::Sent => 2,
-            Self::Ended(_) => 3,
-        }
-    }
-
-    /// What an event proves about a downlink.
-    pub(super) fn proven_by(state: DownlinkState, confirmed: bool, error: Option<&str>) -> Self {
-        match state {
-            // Queued anew by The Things Stack: at least it was queued.
-            DownlinkState::Queued | DownlinkState::Invalidated => Self::Queued,
-            DownlinkState::Sent if !confirmed => Self::Ended(End::Sent),
-            // A nack tells that it was sent; The Things Stack tries again.
-            DownlinkState::Sent | DownlinkState::Nack => Self::Sent,
-            DownlinkState::Ack => Self::Ended(End::Acknowledged),
-            DownlinkState::Failed => Self::Ended(End::Failed(cut(error.unwrap_or_default()).to_owned())),
         }
     }
 }
@@ -255,6 +218,42 @@ impl Book {
         true
     }
 
+    /// A look found it, and no event told of it: its sender hears from us.
+    pub(super) fn found(&mut self, id: EntryId, at: Whereabouts, now_ms: i64) {
+        let Some(entry) = self.entries.get(&id).filter(|entry| entry.stage.rank() == 0) else { return };
+        let confirmed = entry.confirmed;
+        let further = match at {
+            Whereabouts::Nowhere => return,
+            Whereabouts::Queued => None,
+            Whereabouts::Taken => Some((DownlinkState::Sent, ReportState::Sent)),
+        };
+        self.advance(id, Stage::Queued, now_ms);
+        self.owe(id, ReportState::Queued, now_ms);
+        if let Some((proof, report)) = further {
+            self.advance(id, Stage::proven_by(proof, confirmed, None), now_ms);
+            self.owe(id, report, now_ms);
+        }
+    }
+
+    /// To be reported, unless the end that it came to at once is.
+    fn owe(&mut self, id: EntryId, state: ReportState, now_ms: i64) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && entry.stage != Stage::Ended(End::Replaced)
+        {
+            entry.owed.push(entry.report(id, state, None, now_ms));
+        }
+    }
+
+    /// Whose push was under way when a former life of the program ended, and nothing was heard of since.
+    pub(super) fn left_open(&self) -> Vec<(EntryId, EndDevice)> {
+        let open = |(id, entry): (&EntryId, &Entry)| {
+            (entry.restored && entry.stage == Stage::Pushing).then(|| (*id, entry.device.clone()))
+        };
+        let mut open: Vec<_> = self.entries.iter().filter_map(open).collect();
+        open.sort_by_key(|(id, _)| *id);
+        open
+    }
+
     /// Ends what waits in the device's queue and was entered before `order`.
     fn displace(&mut self, device: &EndDevice, order: u64, reason: &str, now_ms: i64) {
         let queued = |id: &EntryId| {
@@ -293,7 +292,7 @@ impl Book {
 
     fn end(&mut self, id: EntryId, end: End, state: ReportState, reason: Option<String>, now_ms: i64) {
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.owed = Some(entry.report(id, state, reason, now_ms));
+            entry.owed.push(entry.report(id, state, reason, now_ms));
             self.set(id, Stage::Ended(end));
         }
     }
@@ -339,17 +338,19 @@ impl Book {
     pub(super) fn due(&self, id: EntryId) -> Option<Due> {
         let entry = self.entries.get(&id)?;
         self.dirty.get(&entry.device)?.contains(&id).then(|| Due {
-            report: entry.owed.clone(),
+            reports: entry.owed.clone(),
             row: row::write(entry),
             begun_ms: (entry.stage.rank() < 3).then_some(entry.begun_ms),
             changes: entry.changes,
         })
     }
 
-    /// The owed report is on disk.
+    /// The oldest of the owed reports is on disk.
     pub(super) fn posted(&mut self, id: EntryId) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.owed = None;
+        if let Some(entry) = self.entries.get_mut(&id)
+            && !entry.owed.is_empty()
+        {
+            entry.owed.remove(0);
         }
     }
 
@@ -383,8 +384,4 @@ impl Book {
             }
         }
     }
-}
-
-pub(super) fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
 }

@@ -1,6 +1,6 @@
 //! Asks the ledger about one entry without entering anything.
 
-use super::book::Stage;
+use super::stage::Stage;
 use super::{Ledger, Outbox, Store, Unstored};
 use crate::downlink::{EntryId, Progress};
 

@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::{End, EntryId, NewEntry, Source};
-use super::book::{Entry, Stage};
+use super::book::Entry;
+use super::stage::Stage;
 use crate::model::EndDevice;
 use crate::things_stack::Operation;
 

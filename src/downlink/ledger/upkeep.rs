@@ -75,7 +75,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
     /// posted first: a crash in between repeats the report, and the outbox keeps it once.
     pub(super) async fn write(&self, id: EntryId) -> Result<(), Unstored> {
         let Some(due) = self.book().due(id) else { return Ok(()) };
-        if let Some(report) = &due.report {
+        for report in &due.reports {
             self.0.outbox.post(report).await?;
             self.book().posted(id);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fe2o3_amqp::link::{Receiver, RecvError};
+use fe2o3_amqp::link::Receiver;
 use fe2o3_amqp_types::definitions::{AmqpError, Error, ErrorCondition, LinkError};
 use fe2o3_amqp_types::messaging::{Body, Message};
 use fe2o3_amqp_types::primitives::{Symbol, Value};
@@ -10,6 +10,7 @@ use fe2o3_amqp_types::primitives::{Symbol, Value};
 use super::address::Address;
 use super::connection::Connection;
 use super::incoming::{body_bytes, properties_of};
+use super::received::{Received, received};
 use super::refusal::Refusal;
 use super::values::id_text;
 use crate::emulator::{CloudMessage, CloudRefusal};
@@ -26,20 +27,15 @@ pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>) {
             _ = link.close_with_error(Refusal::Unauthorized(text).error()).await;
             return;
         }
-        let received = tokio::select! {
+        let incoming = tokio::select! {
             _ = expiries.changed() => continue,
-            received = link.recv::<Body<Value>>() => received,
+            incoming = link.recv::<Body<Value>>() => incoming,
         };
-        let delivery = match received {
-            Ok(delivery) => delivery,
-            Err(RecvError::MessageDecode(error)) => {
-                let why = Error::new(AmqpError::DecodeError, "the message can't be read".to_owned(), None);
-                if link.reject(error.info, why).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            Err(_) => break,
+        let delivery = match received(&mut link, incoming, "the message").await {
+            Received::Message(delivery) => *delivery,
+            Received::Unreadable => continue,
+            Received::Gone => return,
+            Received::Ended => break,
         };
         let (info, message) = delivery.into_parts();
         let answered = match keep(&connection, message) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fe2o3_amqp::link::{Receiver, RecvError, Sender};
+use fe2o3_amqp::link::{Receiver, Sender};
 use fe2o3_amqp_types::definitions::{AmqpError, Error};
 use fe2o3_amqp_types::messaging::Body;
 use fe2o3_amqp_types::primitives::Value;
@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::methods_wire;
 use super::pairs::{self, Half};
+use super::received::{Received, received};
 use super::refusal::Refusal;
 use crate::emulator::presence::Cut;
 
@@ -53,21 +54,16 @@ async fn pass_calls(link: &mut Sender, half: &mut Half) -> Option<Error> {
 pub(super) async fn serve_answers(mut link: Receiver, mut half: Half) {
     let there = There::new(half.pair.answers.clone());
     let refusal = loop {
-        let received = tokio::select! {
+        let incoming = tokio::select! {
             biased;
             refusal = half.ends() => break Some(refusal),
-            received = link.recv::<Body<Value>>() => received,
+            incoming = link.recv::<Body<Value>>() => incoming,
         };
-        let delivery = match received {
-            Ok(delivery) => delivery,
-            Err(RecvError::MessageDecode(error)) => {
-                let why = Error::new(AmqpError::DecodeError, "the answer can't be read".to_owned(), None);
-                if link.reject(error.info, why).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            Err(_) => break None,
+        let delivery = match received(&mut link, incoming, "the answer").await {
+            Received::Message(delivery) => *delivery,
+            Received::Unreadable => continue,
+            Received::Gone => return,
+            Received::Ended => break None,
         };
         let device_id = &half.device.device_id;
         if half.connection.auth_of(device_id).is_none() {

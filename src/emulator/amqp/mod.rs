@@ -21,6 +21,7 @@ mod outlets;
 mod pairs;
 mod position;
 mod reader;
+mod received;
 mod refusal;
 mod replies;
 mod requests;

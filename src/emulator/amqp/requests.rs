@@ -4,13 +4,13 @@
 
 use std::borrow::Cow;
 
-use fe2o3_amqp::link::{Receiver, RecvError};
-use fe2o3_amqp_types::definitions::{AmqpError, Error};
+use fe2o3_amqp::link::Receiver;
 use fe2o3_amqp_types::messaging::{Body, Message};
 use fe2o3_amqp_types::primitives::Value;
 
 use super::outgoing::reply_message;
 use super::outlets::Outlets;
+use super::received::{Received, received};
 
 /// A request as it came.
 pub(super) type Request = Message<Body<Value>>;
@@ -31,16 +31,12 @@ pub(super) async fn serve(
 ) {
     loop {
         replies.ready().await;
-        let delivery = match link.recv::<Body<Value>>().await {
-            Ok(delivery) => delivery,
-            Err(RecvError::MessageDecode(error)) => {
-                let why = Error::new(AmqpError::DecodeError, "the request can't be read".to_owned(), None);
-                if link.reject(error.info, why).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            Err(_) => break,
+        let incoming = link.recv::<Body<Value>>().await;
+        let delivery = match received(&mut link, incoming, "the request").await {
+            Received::Message(delivery) => *delivery,
+            Received::Unreadable => continue,
+            Received::Gone => return,
+            Received::Ended => break,
         };
         let (info, request) = delivery.into_parts();
         if link.accept(info).await.is_err() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fe2o3_amqp::link::{Receiver, RecvError};
+use fe2o3_amqp::link::Receiver;
 use fe2o3_amqp_types::definitions::{AmqpError, Error, LinkError};
 use fe2o3_amqp_types::messaging::{Body, Message};
 use fe2o3_amqp_types::primitives::Value;
@@ -10,27 +10,23 @@ use tracing::debug;
 
 use super::connection::{Connection, HeldDevice};
 use super::incoming::events_of;
+use super::received::{Received, received};
 use super::refusal::Refusal;
 use crate::emulator::presence::Cut;
 
 /// Takes telemetry until the link ends, the device is lost or no token speaks for it any more.
 pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>, mut device: HeldDevice) {
     let refusal = loop {
-        let received = tokio::select! {
+        let incoming = tokio::select! {
             biased;
             refusal = device.lost() => break Some(refusal),
-            received = link.recv::<Body<Value>>() => received,
+            incoming = link.recv::<Body<Value>>() => incoming,
         };
-        let delivery = match received {
-            Ok(delivery) => delivery,
-            Err(RecvError::MessageDecode(error)) => {
-                let why = Error::new(AmqpError::DecodeError, "the message can't be read".to_owned(), None);
-                if link.reject(error.info, why).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            Err(_) => break None,
+        let delivery = match received(&mut link, incoming, "the message").await {
+            Received::Message(delivery) => *delivery,
+            Received::Unreadable => continue,
+            Received::Gone => return,
+            Received::Ended => break None,
         };
         let Some(auth) = connection.auth_of(&device.device_id) else {
             break Some(Refusal::of_cut(Cut::TokenExpired, &device.device_id));

@@ -1,6 +1,6 @@
 //! A device's two twin links: requests come in on one; replies and updates of desired properties leave on the other.
 
-use fe2o3_amqp::link::{Receiver, RecvError, Sender};
+use fe2o3_amqp::link::{Receiver, Sender};
 use fe2o3_amqp_types::definitions::{AmqpError, Error};
 use fe2o3_amqp_types::messaging::{Body, Message};
 use fe2o3_amqp_types::primitives::Value;
@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::pairs::{self, Half, PARTNER_TIMEOUT};
+use super::received::{Received, received};
 use super::refusal::Refusal;
 use super::twins_wire::{self, TwinRefusal, Wanted};
 use crate::emulator::Hub;
@@ -30,21 +31,16 @@ pub(super) struct Outlet {
 /// Answers requests until the link ends or has to.
 pub(super) async fn serve_requests(mut link: Receiver, mut half: Half) {
     let refusal = loop {
-        let received = tokio::select! {
+        let incoming = tokio::select! {
             biased;
             refusal = half.ends() => break Some(refusal),
-            received = link.recv::<Body<Value>>() => received,
+            incoming = link.recv::<Body<Value>>() => incoming,
         };
-        let delivery = match received {
-            Ok(delivery) => delivery,
-            Err(RecvError::MessageDecode(error)) => {
-                let why = Error::new(AmqpError::DecodeError, "the request can't be read".to_owned(), None);
-                if link.reject(error.info, why).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            Err(_) => break None,
+        let delivery = match received(&mut link, incoming, "the request").await {
+            Received::Message(delivery) => *delivery,
+            Received::Unreadable => continue,
+            Received::Gone => return,
+            Received::Ended => break None,
         };
         if half.connection.auth_of(&half.device.device_id).is_none() {
             break Some(Refusal::of_cut(Cut::TokenExpired, &half.device.device_id));

@@ -1,7 +1,8 @@
 //! The emulator's own controls, for people and tests: what the radio does, where messages go, what goes wrong.
 //!
 //! `POST /emulator/applications/{app}/devices/{dev}/{uplink|join|invalidate}`, `PUT …/{class|formatter|euis}`, `PUT …`
-//! (registers the device), `GET|PUT|DELETE /emulator/webhook`, `POST|DELETE /emulator/faults`.
+//! (registers the device), `GET|PUT|DELETE /emulator/webhook`, `POST|DELETE /emulator/faults`,
+//! `GET /emulator/pushes?from=0`.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +15,16 @@ use url::Url;
 
 use super::super::reply::{self, Reply};
 use super::api;
-use super::device::{Class, Invalidated, Uplink};
+use super::device::{Class, Invalidated, Operation, Uplink};
 use super::fault::Fault;
 use super::name::DeviceName;
 use super::refusal::{Code, EMULATOR, Refusal, json_reply};
-use super::stack::ThingsStack;
+use super::stack::{Push, ThingsStack};
 use super::webhook::Webhook;
 use crate::model::Secret;
+
+/// Pushes in one answer at most.
+const MAX_SHOWN: usize = 1_000;
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -85,6 +89,10 @@ pub(super) fn answer(
         (["emulator", "webhook"], "GET") => return Ok(json_reply(StatusCode::OK, &show_webhook(stack))),
         (["emulator", "webhook"], "PUT") => stack.set_webhook(Some(webhook(stack, parse(body)?)?))?,
         (["emulator", "webhook"], "DELETE") => stack.set_webhook(None)?,
+        (["emulator", "pushes"], "GET") => {
+            let shown = show_pushes(stack, parts.uri.query().unwrap_or_default())?;
+            return Ok(json_reply(StatusCode::OK, &shown));
+        }
         (["emulator", "faults"], "POST") => stack.fault(parse::<Fault>(body)?)?,
         (["emulator", "faults"], "DELETE") => stack.clear_faults(),
         (["emulator", "applications", app, "devices", dev, rest @ ..], _) => {
@@ -147,6 +155,29 @@ fn show_webhook(stack: &ThingsStack) -> Value {
         }),
         None => json!({ "messages": counts }),
     }
+}
+
+/// The log of pushes from a number on, counted from 0; and how many there were in all.
+fn show_pushes(stack: &ThingsStack, query: &str) -> Result<Value, Refusal> {
+    let from = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "from");
+    let from = from.map_or(Ok(0), |(_, number)| number.parse::<u64>()).map_err(|_| {
+        Refusal::invalid((EMULATOR, "invalid_query"), "from must be the number of a push, the first being 0")
+    })?;
+    let (first, pushes) = stack.pushes_from(from, MAX_SHOWN);
+    let show = |push: &Push| {
+        json!({
+            "application_id": push.device.application_id,
+            "device_id": push.device.device_id,
+            "operation": match push.operation {
+                Operation::Push => "push",
+                Operation::Replace => "replace",
+            },
+            "time_ms": push.time_ms,
+            "downlink": push.downlink.json(),
+        })
+    };
+    let shown: Vec<_> = pushes.iter().map(show).collect();
+    Ok(json!({ "pushed": stack.pushed(), "first": first, "pushes": shown }))
 }
 
 /// An empty body is an empty object.

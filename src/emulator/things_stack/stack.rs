@@ -111,6 +111,15 @@ impl ThingsStack {
         self.lock().pushes.iter().cloned().collect()
     }
 
+    /// The same from a number on, counted from 0 since the start, at most `limit`; and the number of the first.
+    pub(super) fn pushes_from(&self, from: u64, limit: usize) -> (u64, Vec<Push>) {
+        let state = self.lock();
+        let oldest = state.pushed - state.pushes.len() as u64;
+        let first = from.clamp(oldest, state.pushed);
+        let skip = usize::try_from(first - oldest).unwrap_or(usize::MAX);
+        (first, state.pushes.iter().skip(skip).take(limit).cloned().collect())
+    }
+
     /// How many downlinks were queued by pushes and replaces so far.
     pub fn pushed(&self) -> u64 {
         self.lock().pushed

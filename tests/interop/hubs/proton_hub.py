@@ -3,7 +3,8 @@
 Strict on purpose: it checks every SAS token, address and property itself and says in the error what is wrong.
 
 usage: python proton_hub.py '{"host":…, "cert":…, "key":…, "policies":{name:key}, "devices":{id:key}}'
-stdout: one JSON object a line: {"listening":port}, {"telemetry":{…}}, {"refused":"…"}
+stdin: the commands of rhea_ways.mjs, one JSON object a line
+stdout: one JSON object a line: {"listening":port}, {"telemetry":{…}}, {"refused":"…"}, and what rhea_ways.mjs says
 """
 
 import base64
@@ -13,12 +14,15 @@ import json
 import re
 import socket
 import sys
+import threading
 import time
 from urllib.parse import unquote
 
-from proton import Condition, Delivery, Message, int32, symbol
+from proton import Condition, Delivery, Link, Message, int32, symbol
 from proton.handlers import MessagingHandler
-from proton.reactor import Container
+from proton.reactor import ApplicationEvent, Container, EventInjector
+
+from proton_ways import Ways, way_of
 
 TOKEN_TYPES = {"servicebus.windows.net:sastoken", "azure-devices.net:sastoken"}
 EVENTS = re.compile(r"^(?:amqps://[^/]+)?/devices/([^/]+)/messages/events$")
@@ -38,7 +42,7 @@ class Refusal(Exception):
 
 
 class Hub(MessagingHandler):
-    """Accepts put-token and telemetry; everything else is refused."""
+    """Accepts put-token, telemetry and the ways back; everything else is refused."""
 
     def __init__(self, settings):
         super().__init__(auto_accept=False, auto_settle=True, prefetch=100)
@@ -46,6 +50,8 @@ class Hub(MessagingHandler):
         # By connection. Proton makes a new wrapper for each event, so only equality tells connections, never text or id.
         self.rights = {}
         self.cbs = {}
+        self.ways = Ways(say)
+        self.injector = EventInjector()
 
     def on_start(self, event):
         with socket.socket() as probe:
@@ -53,7 +59,16 @@ class Hub(MessagingHandler):
             port = probe.getsockname()[1]
         event.container.ssl.server.set_credentials(self.settings["cert"], self.settings["key"], None)
         event.container.listen(f"amqps://127.0.0.1:{port}")
+        event.container.selectable(self.injector)
+        threading.Thread(target=self.read_commands, daemon=True).start()
         say({"listening": port})
+
+    def read_commands(self):
+        for line in sys.stdin:
+            self.injector.trigger(ApplicationEvent("command", subject=line))
+
+    def on_command(self, event):
+        self.ways.command(event.subject)
 
     def on_connection_opening(self, event):
         event.connection.container = "DeviceGateway_proton"
@@ -62,30 +77,32 @@ class Hub(MessagingHandler):
     def on_link_opening(self, event):
         event.link.source.copy(event.link.remote_source)
         event.link.target.copy(event.link.remote_target)
+        if event.link.is_sender and event.link.remote_snd_settle_mode == Link.SND_SETTLED:
+            event.link.snd_settle_mode = Link.SND_SETTLED
 
     def on_link_opened(self, event):
         # Not while opening: Proton opens the link after that call, which would undo a refusal.
         link = event.link
-        if link.is_sender:
-            if link.remote_source.address == "$cbs":
-                self.cbs[event.connection] = link
-            else:
-                self.refuse(link, Refusal(404, "amqp:not-found", f"no such source: {link.remote_source.address}"))
-            return
-        address = link.remote_target.address or ""
+        address = (link.remote_source if link.is_sender else link.remote_target).address or ""
         if address == "$cbs":
+            if link.is_sender:
+                self.cbs[event.connection] = link
             return
         try:
-            match = EVENTS.match(address)
-            if not match:
+            match = not link.is_sender and EVENTS.match(address)
+            node = (unquote(match[1]), "telemetry") if match else way_of(address)
+            if not node:
                 raise Refusal(404, "amqp:not-found", f"no such address: {address}")
-            device = unquote(match[1])
+            device, way = node
             rights = self.rights.get(event.connection, set())
             if "*" not in rights and device not in rights:
                 raise Refusal(401, "amqp:unauthorized-access", f"no token for {device} on this connection")
             if device not in self.settings["devices"]:
                 raise Refusal(404, "amqp:not-found", f"Device {device} not registered.")
-            link.device = device
+            why = None if match else self.ways.attach(link, device, way)
+            if why:
+                raise Refusal(400, "amqp:invalid-field", why)
+            link.node = node
         except Refusal as refusal:
             self.refuse(link, refusal)
 
@@ -97,8 +114,25 @@ class Hub(MessagingHandler):
     def on_message(self, event):
         if event.link.remote_target.address == "$cbs":
             self.put_token(event)
-        elif hasattr(event.link, "device"):
-            self.telemetry(event, event.link.device)
+        elif hasattr(event.link, "node"):
+            device, way = event.link.node
+            if way == "telemetry":
+                self.telemetry(event, device)
+                return
+            why = self.ways.take(event.message, device, way)
+            if why:
+                say({"refused": why})
+            self.accept(event.delivery)
+
+    def on_accepted(self, event):
+        self.ways.outcome(event.delivery, "accepted")
+
+    def on_rejected(self, event):
+        self.ways.outcome(event.delivery, "rejected")
+
+    def on_released(self, event):
+        state = event.delivery.remote_state
+        self.ways.outcome(event.delivery, "released" if state == Delivery.RELEASED else "modified")
 
     def put_token(self, event):
         message, status, description = event.message, 200, "OK"

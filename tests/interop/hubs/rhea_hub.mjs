@@ -2,17 +2,21 @@
 // every SAS token, address and property itself and says in the error what is wrong.
 //
 // usage: node rhea_hub.mjs '{"host":…, "cert":…, "key":…, "policies":{name:key}, "devices":{id:key}}'
-// stdout: one JSON object a line: {"listening":port}, {"telemetry":{…}}, {"refused":"…"}
+// stdin: the commands of rhea_ways.mjs, one JSON object a line
+// stdout: one JSON object a line: {"listening":port}, {"telemetry":{…}}, {"refused":"…"}, and what rhea_ways.mjs says
 
 import crypto from 'node:crypto';
 import fs from 'node:fs';
+import readline from 'node:readline';
 import rhea from 'rhea';
+import { wayOf, Ways } from './rhea_ways.mjs';
 
 const settings = JSON.parse(process.argv[2]);
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const container = rhea.create_container({ id: 'DeviceGateway_rhea' });
 /** connection -> {policy: bool, devices: Set} */
 const authorised = new Map();
+const ways = new Ways(say);
 
 class Refusal extends Error {
   constructor(status, condition, text) {
@@ -95,11 +99,35 @@ function putToken(context) {
   if (sender) sender.send(reply);
 }
 
-function deviceOf(address) {
+/** What an address stands for: {device, way}. */
+function nodeOf(address) {
   const path = address.replace(/^amqps:\/\/[^/]+/, '');
   const match = /^\/devices\/([^/]+)\/messages\/events$/.exec(path);
-  if (!match) throw new Refusal(404, 'amqp:not-found', `no such address: ${address}`);
-  return decodeURIComponent(match[1]);
+  const node = match ? { device: decodeURIComponent(match[1]), way: 'telemetry' } : wayOf(address);
+  if (!node) throw new Refusal(404, 'amqp:not-found', `no such address: ${address}`);
+  return node;
+}
+
+/** Opens a device's link, or refuses it; `role` is ours. */
+function attach(link, connection, role, address) {
+  try {
+    const node = nodeOf(address ?? '');
+    const rights = authorised.get(connection);
+    if (!rights?.policy && !rights?.devices.has(node.device)) {
+      throw new Refusal(401, 'amqp:unauthorized-access', `no token for ${node.device} on this connection`);
+    }
+    if (!(node.device in settings.devices)) {
+      throw new Refusal(404, 'amqp:not-found', `Device ${node.device} not registered.`);
+    }
+    const receives = node.way === 'telemetry' && role === 'receiver';
+    const why = receives ? undefined : ways.attach(link, role, node);
+    if (why) throw new Refusal(400, 'amqp:invalid-field', why);
+    link.node = node;
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    say({ refused: error.message });
+    link.close({ condition: error.condition, description: error.message });
+  }
 }
 
 function telemetry(context, device) {
@@ -128,34 +156,27 @@ container.on('sender_open', (context) => {
   const address = context.sender.source?.address;
   context.sender.set_source({ address });
   if (address === '$cbs') context.connection.cbs = context.sender;
-  else context.sender.close({ condition: 'amqp:not-found', description: `no such source: ${address}` });
+  else attach(context.sender, context.connection, 'sender', address);
 });
 
 container.on('receiver_open', (context) => {
   const address = context.receiver.target?.address;
   context.receiver.set_target({ address });
-  if (address === '$cbs') return;
-  try {
-    const device = deviceOf(address ?? '');
-    const rights = authorised.get(context.connection);
-    if (!rights?.policy && !rights?.devices.has(device)) {
-      throw new Refusal(401, 'amqp:unauthorized-access', `no token for ${device} on this connection`);
-    }
-    if (!(device in settings.devices)) {
-      throw new Refusal(404, 'amqp:not-found', `Device ${device} not registered.`);
-    }
-    context.receiver.device = device;
-  } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    say({ refused: error.message });
-    context.receiver.close({ condition: error.condition, description: error.message });
-  }
+  if (address !== '$cbs') attach(context.receiver, context.connection, 'receiver', address);
 });
 
 container.on('message', (context) => {
+  const { node } = context.receiver;
   if (context.receiver.target?.address === '$cbs') putToken(context);
-  else if (context.receiver.device) telemetry(context, context.receiver.device);
+  else if (node?.way === 'telemetry') telemetry(context, node.device);
+  else if (node) {
+    const why = ways.take(context, node);
+    if (why) say({ refused: why });
+  }
 });
+for (const state of ['accepted', 'rejected', 'released', 'modified']) {
+  container.on(state, ({ delivery }) => ways.outcome(delivery, state));
+}
 container.on('disconnected', (context) => authorised.delete(context.connection));
 // rhea throws on an unhandled error event; a peer's mistake must not end the hub.
 for (const event of ['connection_error', 'session_error', 'receiver_error', 'sender_error', 'error']) {
@@ -172,5 +193,7 @@ const server = container.listen({
   channel_max: 8191,
   idle_time_out: 240000,
   receiver_options: { autoaccept: false, credit_window: 100 },
+  sender_options: { treat_modified_as_released: false },
 });
 server.on('listening', () => say({ listening: server.address().port }));
+readline.createInterface({ input: process.stdin }).on('line', (line) => ways.command(line));

@@ -3,22 +3,18 @@
 // usage: node device.mjs READY.json amqp|amqp_ws, with NODE_EXTRA_CA_CERTS set to the emulator's caFile
 // stdout: one JSON object a line
 
-import crypto from 'node:crypto';
-import fs from 'node:fs';
 import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import deviceAmqp from 'azure-iot-device-amqp';
-import iothub from 'azure-iothub';
+import { key as newKey, parties, say } from './parties.mjs';
 import { Redirect } from './redirect.mjs';
 
-const ready = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
-const [hub] = ready.hubs;
+const { ready, hub, registry } = parties(process.argv[2]);
 const webSocket = process.argv[3] === 'amqp_ws';
 const transport = webSocket ? deviceAmqp.AmqpWs : deviceAmqp.Amqp;
 const agent = new Redirect(ready.httpsPort);
 // Over AMQP the port is part of the host name; over WebSocket the agent redirects.
 const host = webSocket ? hub.hostName : `${hub.hostName}:${hub.amqpPort}`;
-const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 function client(deviceId, key) {
   const made = device.Client.fromConnectionString(`HostName=${host};DeviceId=${deviceId};SharedAccessKey=${key}`, transport);
@@ -43,11 +39,9 @@ async function refusal(made) {
   return 'was let in';
 }
 
-const registry = iothub.Registry.fromConnectionString(hub.serviceConnectionString);
-registry._restApiClient.setOptions({ http: { agent: new Redirect(ready.httpsPort) } });
 const deviceId = `node-${process.argv[3]}`;
-const key = crypto.randomBytes(32).toString('base64');
-const symmetricKey = { primaryKey: key, secondaryKey: crypto.randomBytes(32).toString('base64') };
+const key = newKey();
+const symmetricKey = { primaryKey: key, secondaryKey: newKey() };
 await registry.create({ deviceId, status: 'enabled', authentication: { symmetricKey } });
 
 const good = client(deviceId, key);
@@ -61,7 +55,7 @@ const result = await good.sendEvent(message);
 await good.close();
 say({ sent: { deviceId, result: result.constructor.name } });
 
-const wrong = await refusal(client(deviceId, crypto.randomBytes(32).toString('base64')));
+const wrong = await refusal(client(deviceId, newKey()));
 const stranger = await refusal(client('nobody-knows-me', key));
 say({ refused: { wrong, stranger } });
 say({ webSockets: agent.connections });

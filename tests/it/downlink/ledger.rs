@@ -4,6 +4,7 @@
 mod crash;
 mod events;
 mod expiry;
+mod found;
 mod model;
 mod real_spool;
 mod replace;

@@ -64,3 +64,22 @@ async fn the_same_device_id_in_two_applications_is_two_devices() {
     let eui = |at: usize| messages[at].body["end_device_ids"]["dev_eui"].clone();
     assert_ne!(eui(0), eui(1));
 }
+
+#[tokio::test]
+async fn the_log_of_pushes_is_shown_from_any_number_on() {
+    let world = World::new().await;
+    for payload in ["a", "b", "c"] {
+        world.push(json!([super::support::plain(payload)])).await;
+    }
+    let shown = |query: &'static str| world.call(Method::GET, query, None);
+    let (status, all) = shown("/emulator/pushes").await;
+    assert_eq!((status, &all["pushed"], &all["first"]), (200, &json!(3), &json!(0)));
+    let (_, last) = shown("/emulator/pushes?from=2").await;
+    assert_eq!((&last["first"], &last["pushes"][0]), (&json!(2), &all["pushes"][2]));
+    let push = &last["pushes"][0];
+    assert_eq!((&push["device_id"], &push["operation"]), (&json!(DEV), &json!("push")));
+    assert!(push["time_ms"].is_i64() && push["downlink"]["f_cnt"] == json!(3), "{push}");
+    let (_, beyond) = shown("/emulator/pushes?from=9").await;
+    assert_eq!((&beyond["first"], &beyond["pushes"]), (&json!(3), &json!([])));
+    assert_eq!(shown("/emulator/pushes?from=x").await.0, 400);
+}

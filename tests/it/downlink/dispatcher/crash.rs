@@ -1,10 +1,12 @@
 //! A crash between any two steps: everything in memory is gone, the hub hands the message out again.
 
+use tokio_util::sync::CancellationToken;
 use tti_connector::azure::Settlement;
+use tti_connector::downlink::recollect;
 use tti_connector::things_stack::DownlinkState;
 
 use super::kit::{Connector, Disk, World, answered, message};
-use super::network::Fault;
+use super::network::{Fault, unsure};
 
 /// Where the connector is when it crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,4 +117,47 @@ async fn a_rejection_on_disk_is_not_reported_twice_after_a_crash() {
     let answer = answered(connector.deliver("d-1", message(7, "0")).await).await.0;
     assert!(matches!(answer, Some(Settlement::Reject { .. })), "{answer:?}");
     assert_eq!(world.kept.reports().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_that_a_crash_cut_off_is_looked_for_at_once_and_its_absence_believed_a_second_later() {
+    for (at, seconds, asked) in [(At::AfterPush, 0.0, 1), (At::BeforePush, 1.0, 2)] {
+        let world = World::new();
+        run_until(&world, at).await;
+        let connector = world.start().await;
+        let (answer, took) = answered(connector.deliver("d-1", message(7, "5")).await).await;
+        // Pauses are a little longer by chance.
+        assert_eq!((answer, took.floor()), (Some(Settlement::Complete), seconds), "{at:?}");
+        assert_eq!((world.network.queued().len(), world.network.asked()), (1, asked), "{at:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_start_all_pushes_that_were_cut_off_are_looked_for_before_their_messages_come_again() {
+    for (at, reports, asked_in_all) in [(At::AfterPush, 1, 1), (At::BeforePush, 0, 3)] {
+        let world = World::new();
+        run_until(&world, at).await;
+        let connector = world.start().await;
+        recollect(&world.network, &connector.ledger, CancellationToken::new()).await;
+        assert_eq!((world.network.asked(), world.kept.reports().len()), (1, reports), "{at:?}");
+        assert_eq!(redeliver(&connector).await, Some(Settlement::Complete), "{at:?}");
+        assert_eq!((world.network.queued().len(), world.network.asked()), (1, asked_in_all), "{at:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_looked_for_after_a_start_is_left_to_its_message() {
+    let world = World::new();
+    run_until(&world, At::AfterPush).await;
+    let connector = world.start().await;
+    world.network.serve("app", false);
+    recollect(&world.network, &connector.ledger, CancellationToken::new()).await;
+    assert_eq!(world.network.asked(), 0, "no key is known yet");
+    world.network.serve("app", true);
+    world.network.on_ask("d-1", [Fault::Fails(unsure())]);
+    recollect(&world.network, &connector.ledger, CancellationToken::new()).await;
+    world.network.on_ask("d-1", [Fault::None]);
+    assert_eq!((world.network.asked(), world.kept.reports().len()), (1, 0));
+    assert_eq!(redeliver(&connector).await, Some(Settlement::Complete));
+    assert_eq!(world.network.queued().len(), 1);
 }
