@@ -220,12 +220,19 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         self.write_device(device).await
     }
 
-    /// A call of ours emptied the device's queue: ends and reports as replaced what waited there, with `reason`.
+    /// A call of ours emptied the device's queue: ends and reports as replaced those of `waited` that still wait there,
+    /// with `reason`. What was queued while the call was under way may have come after it, so ask [`Ledger::waiting`]
+    /// before.
     ///
     /// # Errors
     /// Known, but perhaps not on disk; it is tried again while [`Ledger::run`] runs.
-    pub async fn cleared(&self, device: &EndDevice, reason: &str) -> Result<(), Unstored> {
-        self.book().cleared(device, reason, self.0.clock.now_ms());
+    pub async fn cleared(
+        &self,
+        device: &EndDevice,
+        waited: &[EntryId],
+        reason: &str,
+    ) -> Result<(), Unstored> {
+        self.book().cleared(device, waited, reason, self.0.clock.now_ms());
         let _turn = self.turn(device).await;
         self.write_device(device).await
     }

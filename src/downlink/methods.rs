@@ -148,11 +148,12 @@ impl<N: Network, S: Store, O: Outbox> Methods<N, S, O> {
     }
 
     async fn clear(&self, device: &EndDevice, request: &MethodRequest) -> MethodReply {
+        let waited = self.ledger.waiting(device);
         if let Err(error) = self.network.clear(device).await {
             return reply::failed(&error);
         }
         let reason = format!("the direct method {} emptied the queue", request.name);
-        if let Err(error) = self.ledger.cleared(device, &reason).await {
+        if let Err(error) = self.ledger.cleared(device, &waited, &reason).await {
             tracing::debug!(device = %device, error = %error, "the ends of the downlinks that a method cleared are not on disk yet");
         }
         reply::of(200, "cleared", "the device's downlink queue is empty")
