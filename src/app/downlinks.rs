@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::AppError;
 use super::way_back::{Desk, Ledger, Network, Outbox, Residents, Roster, State, WayBack};
@@ -159,12 +161,19 @@ impl WayBackParts {
     }
 
     /// Keeps the links of all known devices open and takes what comes over them. When the dispatcher is stopped, calls
-    /// to The Things Stack under way may end within `patience`.
+    /// to The Things Stack under way may end within `patience`, be they for messages, methods or properties.
     pub(super) fn run(self, patience: Duration) -> WayBackTasks {
         let Self { ledger, roster, network, twins, desired, dispatcher, events, .. } = self;
         let dispatcher = super::spawn(|stop| async move {
-            dispatcher.run(events, stop, patience).await;
-            desired.stop().await;
+            let properties = async {
+                stop.cancelled().await;
+                if timeout(patience, desired.stop()).await.is_err() {
+                    warn!(
+                        "Some desired properties were not queued in time; they are looked at again after the start."
+                    );
+                }
+            };
+            tokio::join!(dispatcher.run(events, stop.clone(), patience), properties);
         });
         let beside = super::spawn(|stop| async move {
             let reports = async {

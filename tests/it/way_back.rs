@@ -2,6 +2,7 @@
 
 mod kit;
 mod restart;
+mod stop;
 
 use serde_json::json;
 use tti_connector::emulator::things_stack::Uplink;
