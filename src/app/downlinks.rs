@@ -14,6 +14,7 @@ use super::AppError;
 use super::way_back::{Desk, Ledger, Network, Outbox, Residents, Roster, State, WayBack};
 use crate::config::{CompleteOn, Config};
 use crate::devices::Directory;
+use crate::downlink::ports::Observer;
 use crate::downlink::translate::Rules;
 use crate::downlink::{
     CloudMessages, DesiredFlow, DesiredParts, Dispatcher, Methods, MethodsAndDesired, recollect,
@@ -107,6 +108,7 @@ impl WayBackParts {
             .await
             .map_err(|error| AppError::State(error.to_string()))?;
         let roster = Roster::new(directory.clone(), network.clone(), hubs.clone(), Arc::clone(&rules));
+        let observer: Arc<dyn Observer> = Arc::new(metrics.clone());
         let desired = DesiredFlow::new(DesiredParts {
             network: network.clone(),
             ledger: ledger.clone(),
@@ -115,9 +117,10 @@ impl WayBackParts {
             rules: Arc::clone(&rules),
             expiry,
             clock,
+            observer: Arc::clone(&observer),
         });
         let commands = MethodsAndDesired {
-            methods: Methods::new(network.clone(), ledger.clone(), Arc::clone(&rules)),
+            methods: Methods::new(network.clone(), ledger.clone(), Arc::clone(&rules), observer),
             desired: desired.clone(),
         };
         let cloud_messages = CloudMessages {
