@@ -6,6 +6,7 @@
 //! request may come again: there `begin` and late events find it.
 
 mod book;
+mod hearing;
 mod lookup;
 mod row;
 mod stage;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use self::book::{Book, Entry};
+use self::hearing::Hearing;
 use self::row::Kept;
 use self::stage::{Stage, cut};
 use super::ports::{Outbox, Store, Unstored};
@@ -48,6 +50,7 @@ struct Inner<S, O> {
     expiry: Duration,
     clock: Clock,
     book: Mutex<Book>,
+    hearing: Mutex<Hearing>,
     /// Who writes entries of a device holds its turn, so that an older state never comes after a newer one.
     turns: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
@@ -89,6 +92,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
             expiry,
             clock,
             book: Mutex::new(book),
+            hearing: Mutex::default(),
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::new(),
             dirtied: Notify::new(),
@@ -143,7 +147,9 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
     /// up in the queue once more. A replace ends the device's entries that wait in the queue, and reports them.
     #[expect(clippy::unused_async, reason = "callers need not know whether it waits")]
     pub async fn queued(&self, id: EntryId) {
-        if self.book().advance(id, Stage::Queued, self.0.clock.now_ms()) {
+        let now_ms = self.0.clock.now_ms();
+        if self.book().advance(id, Stage::Queued, now_ms) {
+            self.note_pushed(id, now_ms);
             self.0.dirtied.notify_one();
         }
     }
@@ -216,6 +222,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
                 return Ok(());
             }
         }
+        self.note_told(device);
         let _turn = self.turn(device).await;
         self.write_device(device).await
     }
@@ -292,6 +299,10 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
 impl<S: Store, O: Outbox> Ledger<S, O> {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hearing(&self) -> MutexGuard<'_, Hearing> {
+        self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn turn(&self, device: &EndDevice) -> tokio::sync::MutexGuard<'_, ()> {
