@@ -85,7 +85,7 @@ enum Walked {
     /// It is refused, and that is reported.
     Rejected(String),
     /// The lock ends, and this is in the way.
-    OutOfTime(Obstacle),
+    OutOfTime(Obstacle, String),
     /// We are stopping, or the link is lost and with it the lock.
     Interrupted,
 }
@@ -110,11 +110,11 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
                 settlement
             }
             Walked::Rejected(reason) => Settlement::Reject { reason },
-            Walked::OutOfTime(obstacle) => {
+            Walked::OutOfTime(obstacle, detail) => {
                 self.observer.abandoned(obstacle.as_str());
                 let count = job.message.delivery_count;
                 info!(
-                    device = %entry.device, message = entry.correlation, reason = obstacle.as_str(), abandoned = count,
+                    device = %entry.device, message = entry.correlation, reason = obstacle.as_str(), detail, abandoned = count,
                     "A cloud-to-device message can't be pushed yet; the hub will hand it out again."
                 );
                 if count < MAX_ABANDONS && obstacle != Obstacle::Late {
@@ -141,6 +141,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
     ) -> Walked {
         let deadline = before_the_end(job.locked_until);
         let (mut failures, mut obstacle) = (0_u32, Obstacle::Late);
+        let mut last = String::new();
         loop {
             if stop.is_cancelled() || job.settle.is_closed() {
                 self.give_back(&step, entry).await;
@@ -148,7 +149,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
             }
             if Instant::now() >= deadline {
                 self.give_back(&step, entry).await;
-                return Walked::OutOfTime(obstacle);
+                return Walked::OutOfTime(obstacle, last);
             }
             let after;
             (step, obstacle, after) = match self.step(step, entry, request).await {
@@ -175,6 +176,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
                         "A cloud-to-device message has to wait."
                     );
                     self.observer.retried(obstacle.as_str());
+                    last = detail;
                     (step, obstacle, after)
                 }
             };

@@ -6,6 +6,7 @@
 //! request may come again: there `begin` and late events find it.
 
 mod book;
+mod hearing;
 mod lookup;
 mod row;
 mod stage;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use self::book::{Book, Entry};
+use self::hearing::Hearing;
 use self::row::Kept;
 use self::stage::{Stage, cut};
 use super::ports::{Outbox, Store, Unstored};
@@ -52,6 +54,7 @@ struct Inner<S, O> {
     expiry: Duration,
     clock: Clock,
     book: Mutex<Book>,
+    hearing: Mutex<Hearing>,
     /// Who writes entries of a device holds its turn, so that an older state never comes after a newer one.
     turns: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
@@ -93,6 +96,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
             expiry,
             clock,
             book: Mutex::new(book),
+            hearing: Mutex::default(),
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::new(),
             dirtied: Notify::new(),
@@ -147,7 +151,9 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
     /// up in the queue once more. A replace ends the device's entries that wait in the queue, and reports them.
     #[expect(clippy::unused_async, reason = "callers need not know whether it waits")]
     pub async fn queued(&self, id: EntryId) {
-        if self.book().advance(id, Stage::Queued, self.0.clock.now_ms()) {
+        let now_ms = self.0.clock.now_ms();
+        if self.book().advance(id, Stage::Queued, now_ms) {
+            self.note_pushed(id, now_ms);
             self.0.dirtied.notify_one();
         }
     }
@@ -220,16 +226,24 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
                 return Ok(());
             }
         }
+        self.note_told(device);
         let _turn = self.turn(device).await;
         self.write_device(device).await
     }
 
-    /// A call of ours emptied the device's queue: ends and reports as replaced what waited there, with `reason`.
+    /// A call of ours emptied the device's queue: ends and reports as replaced those of `waited` that still wait there,
+    /// with `reason`. What was queued while the call was under way may have come after it, so ask [`Ledger::waiting`]
+    /// before.
     ///
     /// # Errors
     /// Known, but perhaps not on disk; it is tried again while [`Ledger::run`] runs.
-    pub async fn cleared(&self, device: &EndDevice, reason: &str) -> Result<(), Unstored> {
-        self.book().cleared(device, reason, self.0.clock.now_ms());
+    pub async fn cleared(
+        &self,
+        device: &EndDevice,
+        waited: &[EntryId],
+        reason: &str,
+    ) -> Result<(), Unstored> {
+        self.book().cleared(device, waited, reason, self.0.clock.now_ms());
         let _turn = self.turn(device).await;
         self.write_device(device).await
     }
@@ -288,6 +302,10 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
 impl<S: Store, O: Outbox> Ledger<S, O> {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hearing(&self) -> MutexGuard<'_, Hearing> {
+        self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn turn(&self, device: &EndDevice) -> tokio::sync::MutexGuard<'_, ()> {
