@@ -2,6 +2,8 @@
 //!
 //! Connects to nothing.
 
+mod downlinks;
+
 use std::fmt::Write as _;
 
 use crate::azure::{ConnectionString, Identity};
@@ -27,6 +29,7 @@ pub fn summary(config: &Config, sources: &Sources) -> String {
     lines.put("spool", &format!("{}, at most {}", spool.directory.display(), format_size(spool.max_bytes)));
     lines.put("hubs by", transport(config));
     routes(config, &mut lines);
+    downlinks::put(config, &mut lines);
     lines.put("ids there", &format!("devices.hub_id = \"{}\"", config.devices.hub_id));
     lines.put("admin", &format!("http://{}", config.admin.listen));
     lines.put("stops in", &format!("{} at most", format_duration(config.shutdown.grace)));

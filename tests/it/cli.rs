@@ -124,6 +124,36 @@ fn check_config_says_who_goes_where_without_a_secret() {
 }
 
 #[test]
+fn check_config_says_who_gets_downlinks_and_what_is_missing() {
+    let said = |more: &str| {
+        let folder = folder_with(&(valid() + more));
+        let output = binary(folder.path()).arg("check-config").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(!stdout(&output).contains("hush"), "{}", stdout(&output));
+        stdout(&output)
+    };
+    let nothing = said("");
+    assert!(
+        nothing.contains("every other application: none, as things_stack.base_url is not set"),
+        "{nothing}"
+    );
+    let text = said(
+        "[things_stack]\nbase_url = 'https://eu1.example.com'\n[things_stack.applications.vineyard]\n\
+         api_key = 'NNSXS.hush'\n[things_stack.applications.cellar]\nwebhook_id = 'azure'\n[downlink]\nport = 7\n\
+         [downlink.applications.cold-chain]\nroutes = []\n[downlink.applications.vineyard]\nroutes = ['c2d']\n",
+    );
+    for line in [
+        "downlinks  cellar: by c2d, method, twin, but things_stack.applications.cellar has no api_key: only while \
+         its webhook sends one; FPort 7 unless said\n",
+        "           cold-chain: none, as downlink.applications.cold-chain.routes is empty\n",
+        "           vineyard: by c2d, with its key at https://eu1.example.com; FPort 7 unless said\n",
+        "           every other application: by c2d, method, twin, once its webhook sends an API key; FPort 7",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}
+
+#[test]
 fn check_config_reports_all_problems_at_once_and_ends_with_78() {
     let toml = valid()
         + "[spool]\ndirectroy = 'x'\n[azure.dps]\nid_scope = '0ne1'\ngroup_enrollment_key = 'hush-group'\n";
