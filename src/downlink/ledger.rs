@@ -304,10 +304,6 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hearing(&self) -> MutexGuard<'_, Hearing> {
-        self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn turn(&self, device: &EndDevice) -> tokio::sync::MutexGuard<'_, ()> {
         let turns = &self.0.turns;
         let at = usize::try_from(self.0.hasher.hash_one(device) % turns.len() as u64).unwrap_or(0);

@@ -2,6 +2,7 @@
 //! would else only see every downlink expire.
 
 use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
 
 use super::{Ledger, Outbox, Store};
 use crate::downlink::EntryId;
@@ -74,6 +75,10 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
     /// An event told of a downlink of ours.
     pub(super) fn note_told(&self, device: &EndDevice) {
         self.hearing().told(device.application_id());
+    }
+
+    fn hearing(&self) -> MutexGuard<'_, Hearing> {
+        self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
