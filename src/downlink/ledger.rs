@@ -207,21 +207,25 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
     /// # Errors
     /// Known, but perhaps not on disk; call it again.
     pub async fn witness(&self, device: &EndDevice, event: &DownlinkEvent) -> Result<(), Unstored> {
-        {
+        let owners = {
             let now_ms = self.0.clock.now_ms();
             let mut book = self.book();
-            let mut ours = false;
+            let mut owners = Vec::new();
             for named in &event.downlinks {
-                let Some((id, confirmed)) = Self::owned(&book, device, named) else { continue };
-                ours = true;
+                let Some((id, owner, confirmed)) = Self::owned(&book, device, named) else { continue };
+                if !owners.contains(&owner) {
+                    owners.push(owner);
+                }
                 book.advance(id, Stage::proven_by(event.state, confirmed, event.error.as_deref()), now_ms);
             }
-            if !ours {
-                return Ok(());
-            }
+            owners
+        };
+        // The device itself, maybe under both its names: with and without its tenant.
+        for owner in owners {
+            let _turn = self.turn(&owner).await;
+            self.write_device(&owner).await?;
         }
-        let _turn = self.turn(device).await;
-        self.write_device(device).await
+        Ok(())
     }
 
     /// A call of ours emptied the device's queue: ends and reports as replaced what waited there, with `reason`.
@@ -260,7 +264,8 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
                 state: ReportState::from(event.state),
                 reason: reason(event, named),
                 f_port: if named.f_port == 0 { entry.f_port } else { named.f_port },
-                f_cnt: Some(named.f_cnt),
+                // It gets its counter when it is sent; until then the event has none.
+                f_cnt: Some(named.f_cnt).filter(|f_cnt| *f_cnt > 0 || event.state != DownlinkState::Queued),
                 confirmed: entry.confirmed,
                 at_ms: event.received_ms.unwrap_or(received_ms),
             });
@@ -312,11 +317,12 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         })
     }
 
-    /// The open entry that a downlink of an event names, if it is the device's own; and whether it is confirmed.
-    fn owned(book: &Book, device: &EndDevice, named: &NamedDownlink) -> Option<(EntryId, bool)> {
+    /// The open entry that a downlink of an event names, if it is the device's own; its owner, and whether it is
+    /// confirmed.
+    fn owned(book: &Book, device: &EndDevice, named: &NamedDownlink) -> Option<(EntryId, EndDevice, bool)> {
         ids(named).find_map(|id| {
             let entry = book.get(id)?;
-            (entry.device == *device).then_some((id, entry.confirmed))
+            entry.device.is_same(device).then(|| (id, entry.device.clone(), entry.confirmed))
         })
     }
 
@@ -338,7 +344,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
                     None => continue,
                 },
             };
-            if owner == *device {
+            if owner.is_same(device) {
                 return Ok(Some((id, found)));
             }
             self.0.forged.fetch_add(1, Ordering::Relaxed);
