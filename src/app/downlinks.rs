@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::AppError;
 use super::way_back::{Desk, Ledger, Network, Outbox, Residents, Roster, State, WayBack};
 use crate::config::{CompleteOn, Config};
 use crate::devices::Directory;
+use crate::downlink::ports::Observer;
 use crate::downlink::translate::Rules;
 use crate::downlink::{
     CloudMessages, DesiredFlow, DesiredParts, Dispatcher, Methods, MethodsAndDesired, recollect,
@@ -105,6 +108,7 @@ impl WayBackParts {
             .await
             .map_err(|error| AppError::State(error.to_string()))?;
         let roster = Roster::new(directory.clone(), network.clone(), hubs.clone(), Arc::clone(&rules));
+        let observer: Arc<dyn Observer> = Arc::new(metrics.clone());
         let desired = DesiredFlow::new(DesiredParts {
             network: network.clone(),
             ledger: ledger.clone(),
@@ -113,9 +117,10 @@ impl WayBackParts {
             rules: Arc::clone(&rules),
             expiry,
             clock,
+            observer: Arc::clone(&observer),
         });
         let commands = MethodsAndDesired {
-            methods: Methods::new(network.clone(), ledger.clone(), Arc::clone(&rules)),
+            methods: Methods::new(network.clone(), ledger.clone(), Arc::clone(&rules), observer),
             desired: desired.clone(),
         };
         let cloud_messages = CloudMessages {
@@ -159,12 +164,19 @@ impl WayBackParts {
     }
 
     /// Keeps the links of all known devices open and takes what comes over them. When the dispatcher is stopped, calls
-    /// to The Things Stack under way may end within `patience`.
+    /// to The Things Stack under way may end within `patience`, be they for messages, methods or properties.
     pub(super) fn run(self, patience: Duration) -> WayBackTasks {
         let Self { ledger, roster, network, twins, desired, dispatcher, events, .. } = self;
         let dispatcher = super::spawn(|stop| async move {
-            dispatcher.run(events, stop, patience).await;
-            desired.stop().await;
+            let properties = async {
+                stop.cancelled().await;
+                if timeout(patience, desired.stop()).await.is_err() {
+                    warn!(
+                        "Some desired properties were not queued in time; they are looked at again after the start."
+                    );
+                }
+            };
+            tokio::join!(dispatcher.run(events, stop.clone(), patience), properties);
         });
         let beside = super::spawn(|stop| async move {
             let reports = async {

@@ -183,8 +183,11 @@ impl Connector {
         let Tasks { webhook, control, first_contact, way_back, pump, admin } = self.tasks;
         end("webhook", webhook, uploads).await;
         end("first contact", first_contact, deadline).await;
-        end("dispatcher", way_back.dispatcher, sends.min(deadline)).await;
-        end("pump", pump, sends.min(deadline)).await;
+        // Both at once: a Things Stack that does not answer must not use up the time of what is on its way to the hubs.
+        tokio::join!(
+            end("dispatcher", way_back.dispatcher, sends.min(deadline)),
+            end("pump", pump, sends.min(deadline)),
+        );
         if timeout_at(deadline, self.hubs.close()).await.is_err() {
             warn!("Hub connections did not close in time; dropped.");
         }

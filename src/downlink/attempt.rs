@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use super::ports::{Network, Outbox, Store};
+use tokio::time::Instant;
+
+use super::ports::{Network, Observer, Outbox, Store};
 use super::translate::Request;
 use super::{Begun, End, Ledger, NewEntry};
 use crate::things_stack::{ApiError, Whereabouts};
@@ -39,6 +41,21 @@ pub(super) enum Attempt {
     },
 }
 
+/// Who counts what a try led to.
+#[derive(Clone, Copy)]
+pub(super) struct Count<'a> {
+    pub(super) observer: &'a dyn Observer,
+    /// When the request came.
+    pub(super) since: Instant,
+}
+
+impl Count<'_> {
+    fn queued(&self, entry: &NewEntry) -> Attempt {
+        self.observer.queued(entry.source, self.since.elapsed());
+        Attempt::Queued
+    }
+}
+
 /// Where an entry is that may be queued.
 enum Found {
     Somewhere(Whereabouts),
@@ -51,13 +68,14 @@ enum Found {
 pub(super) async fn attempt<N: Network, S: Store, O: Outbox>(
     network: &N,
     ledger: &Ledger<S, O>,
+    count: Count<'_>,
     entry: &NewEntry,
     request: &Request,
 ) -> Attempt {
     let mut begun = ledger.begin(entry.clone()).await;
     if begun == Ok(Begun::Unsure) {
         match look(network, entry).await {
-            Found::Somewhere(at) => return found(ledger, entry, at).await,
+            Found::Somewhere(at) => return found(ledger, count, entry, at).await,
             Found::Unknown { detail, after } => return Attempt::Unsure { detail, after },
             Found::Nowhere => {
                 // Entered anew, so that a replace displaces what was queued since its first push.
@@ -67,7 +85,7 @@ pub(super) async fn attempt<N: Network, S: Store, O: Outbox>(
         }
     }
     match begun {
-        Ok(Begun::New) => push(network, ledger, entry, request).await,
+        Ok(Begun::New) => push(network, ledger, count, entry, request).await,
         Ok(Begun::Unsure) => {
             let detail = "whether an earlier push succeeded is not known".to_owned();
             Attempt::Unsure { detail, after: None }
@@ -82,10 +100,11 @@ pub(super) async fn attempt<N: Network, S: Store, O: Outbox>(
 pub(super) async fn look_again<N: Network, S: Store, O: Outbox>(
     network: &N,
     ledger: &Ledger<S, O>,
+    count: Count<'_>,
     entry: &NewEntry,
 ) -> Attempt {
     match look(network, entry).await {
-        Found::Somewhere(at) => found(ledger, entry, at).await,
+        Found::Somewhere(at) => found(ledger, count, entry, at).await,
         Found::Nowhere => Attempt::Unsure {
             detail: "The Things Stack did not answer, and its queue does not show the downlink".to_owned(),
             after: None,
@@ -97,13 +116,17 @@ pub(super) async fn look_again<N: Network, S: Store, O: Outbox>(
 async fn push<N: Network, S: Store, O: Outbox>(
     network: &N,
     ledger: &Ledger<S, O>,
+    count: Count<'_>,
     entry: &NewEntry,
     request: &Request,
 ) -> Attempt {
     let mut downlink = request.downlink.clone();
     downlink.correlation_ids = vec![entry.id.correlation_id()];
     match network.push(&entry.device, request.operation, &downlink).await {
-        Ok(()) => queued(ledger, entry).await,
+        Ok(()) => {
+            ledger.queued(entry.id).await;
+            count.queued(entry)
+        }
         Err(ApiError::Unsure { detail }) => Attempt::Unsure { detail, after: None },
         Err(ApiError::NotNow { detail, after }) => {
             ledger.put_back(entry.id).await;
@@ -115,7 +138,10 @@ async fn push<N: Network, S: Store, O: Outbox>(
             Attempt::NotNow { detail, after: None }
         }
         Err(ApiError::Refused { status, detail }) => match ledger.reject(entry, &detail).await {
-            Ok(()) => Attempt::Refused { status, detail },
+            Ok(()) => {
+                count.observer.rejected(entry.source, "refused");
+                Attempt::Refused { status, detail }
+            }
             Err(error) => {
                 ledger.put_back(entry.id).await;
                 Attempt::NotNow { detail: error.to_string(), after: None }
@@ -137,14 +163,14 @@ async fn look<N: Network>(network: &N, entry: &NewEntry) -> Found {
     }
 }
 
-async fn found<S: Store, O: Outbox>(ledger: &Ledger<S, O>, entry: &NewEntry, at: Whereabouts) -> Attempt {
+async fn found<S: Store, O: Outbox>(
+    ledger: &Ledger<S, O>,
+    count: Count<'_>,
+    entry: &NewEntry,
+    at: Whereabouts,
+) -> Attempt {
     match ledger.found(entry.id, at).await {
-        Ok(()) => Attempt::Queued,
+        Ok(()) => count.queued(entry),
         Err(error) => Attempt::Unsure { detail: error.to_string(), after: None },
     }
-}
-
-async fn queued<S: Store, O: Outbox>(ledger: &Ledger<S, O>, entry: &NewEntry) -> Attempt {
-    ledger.queued(entry.id).await;
-    Attempt::Queued
 }

@@ -9,8 +9,10 @@
 //! outage, and then the message is gone; so after [`MAX_ABANDONS`] times, and when it never had its turn, it is left to
 //! its lock instead: the hub keeps it as long as its own expiry says, and an outage costs it only the time.
 //!
-//! One corner nobody can decide: a push without an answer, a crash (or the webhook away) right after, and the downlink
-//! sent by a gateway before we ask. It is in no queue then, no event told of it, and it is pushed once more.
+//! One corner nobody can decide: a push without an answer, a crash (or the webhook away) right after, the downlink sent by
+//! a gateway before we ask, and another downlink sent after it, of somebody else or of the network itself: the Network
+//! Server keeps the correlation ids of the last one only. It is found nowhere then, no event told of it, and it is pushed
+//! once more. `recollection` asks right after the start, so that there is little time for it.
 
 mod steps;
 mod wait;

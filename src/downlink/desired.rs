@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use self::inbox::Inbox;
 use self::worker::Worker;
 use super::Ledger;
-use super::ports::{Hubs, Network, Outbox, Store};
+use super::ports::{Hubs, Network, Observer, Outbox, Store};
 use super::translate::{Rules, is_desired_property};
 use crate::azure::{Desired, DesiredScope, HubDevice};
 use crate::model::EndDevice;
@@ -56,6 +56,8 @@ pub struct DesiredParts<N, S, O, H> {
     pub expiry: Duration,
     /// For how long the state is kept.
     pub clock: crate::model::Clock,
+    /// Counts.
+    pub observer: Arc<dyn Observer>,
 }
 
 /// Where a device's worker gets its work.

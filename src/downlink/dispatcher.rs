@@ -121,7 +121,6 @@ where
                 },
             }
         }
-        drop(events);
         self.lanes.clear();
         let drain = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(patience, drain).await.is_err() {
@@ -130,6 +129,8 @@ where
                 "Some requests of the cloud were not answered in time; messages among them come again."
             );
         }
+        // Not before: without a reader, links are given up, and the answers just given with them.
+        drop(events);
     }
 
     fn take(&mut self, event: DeviceEvent) {

@@ -6,6 +6,8 @@
 //! request may come again: there `begin` and late events find it.
 
 mod book;
+mod found;
+mod hearing;
 mod lookup;
 mod row;
 mod stage;
@@ -18,13 +20,15 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use self::book::{Book, Entry};
+use self::book::Book;
+use self::found::{Found, reason};
+use self::hearing::Hearing;
 use self::row::Kept;
-use self::stage::{Stage, cut};
+use self::stage::Stage;
 use super::ports::{Outbox, Store, Unstored};
-use super::{Begun, EntryId, NewEntry, Progress, Report, ReportState, Source};
+use super::{Begun, EntryId, NewEntry, Progress, Report, ReportState};
 use crate::model::{Clock, EndDevice, dev_eui};
-use crate::things_stack::{DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload, Whereabouts};
+use crate::things_stack::{DownlinkEvent, DownlinkState, NamedDownlink, Whereabouts};
 
 /// Under which the entries are kept.
 pub const NAMESPACE: &str = "downlink";
@@ -39,10 +43,6 @@ const WRITES: usize = 256;
 /// Correlation ids of one downlink that are looked up on disk at most; we give it one.
 const LOOKED_UP: usize = 4;
 
-/// What The Things Stack itself says nothing about, and the sender did not mean.
-const UNENCODED: &str = "the payload is empty: no downlink formatter made bytes of the JSON; give the end device one at \
-    The Things Stack, or send bytes";
-
 /// The ledger. Cheap to clone.
 pub struct Ledger<S, O>(Arc<Inner<S, O>>);
 
@@ -52,6 +52,7 @@ struct Inner<S, O> {
     expiry: Duration,
     clock: Clock,
     book: Mutex<Book>,
+    hearing: Mutex<Hearing>,
     /// Who writes entries of a device holds its turn, so that an older state never comes after a newer one.
     turns: Box<[tokio::sync::Mutex<()>]>,
     hasher: RandomState,
@@ -93,6 +94,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
             expiry,
             clock,
             book: Mutex::new(book),
+            hearing: Mutex::default(),
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(),
             hasher: RandomState::new(),
             dirtied: Notify::new(),
@@ -147,7 +149,9 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
     /// up in the queue once more. A replace ends the device's entries that wait in the queue, and reports them.
     #[expect(clippy::unused_async, reason = "callers need not know whether it waits")]
     pub async fn queued(&self, id: EntryId) {
-        if self.book().advance(id, Stage::Queued, self.0.clock.now_ms()) {
+        let now_ms = self.0.clock.now_ms();
+        if self.book().advance(id, Stage::Queued, now_ms) {
+            self.note_pushed(id, now_ms);
             self.0.dirtied.notify_one();
         }
     }
@@ -220,6 +224,9 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
             }
             owners
         };
+        if !owners.is_empty() {
+            self.note_told(device);
+        }
         // The device itself, maybe under both its names: with and without its tenant.
         for owner in owners {
             let _turn = self.turn(&owner).await;
@@ -228,12 +235,19 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         Ok(())
     }
 
-    /// A call of ours emptied the device's queue: ends and reports as replaced what waited there, with `reason`.
+    /// A call of ours emptied the device's queue: ends and reports as replaced those of `waited` that still wait there,
+    /// with `reason`. What was queued while the call was under way may have come after it, so ask [`Ledger::waiting`]
+    /// before.
     ///
     /// # Errors
     /// Known, but perhaps not on disk; it is tried again while [`Ledger::run`] runs.
-    pub async fn cleared(&self, device: &EndDevice, reason: &str) -> Result<(), Unstored> {
-        self.book().cleared(device, reason, self.0.clock.now_ms());
+    pub async fn cleared(
+        &self,
+        device: &EndDevice,
+        waited: &[EntryId],
+        reason: &str,
+    ) -> Result<(), Unstored> {
+        self.book().cleared(device, waited, reason, self.0.clock.now_ms());
         let _turn = self.turn(device).await;
         self.write_device(device).await
     }
@@ -295,6 +309,10 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn hearing(&self) -> MutexGuard<'_, Hearing> {
+        self.0.hearing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn turn(&self, device: &EndDevice) -> tokio::sync::MutexGuard<'_, ()> {
         let turns = &self.0.turns;
         let at = usize::try_from(self.0.hasher.hash_one(device) % turns.len() as u64).unwrap_or(0);
@@ -352,36 +370,6 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         }
         Ok(None)
     }
-}
-
-/// What a report needs of an entry.
-struct Found {
-    source: Source,
-    correlation: String,
-    f_port: u8,
-    confirmed: bool,
-}
-
-impl From<&Entry> for Found {
-    fn from(entry: &Entry) -> Self {
-        let Entry { source, f_port, confirmed, .. } = *entry;
-        Self { source, correlation: entry.correlation.to_string(), f_port, confirmed }
-    }
-}
-
-impl From<Kept> for Found {
-    fn from(kept: Kept) -> Self {
-        let NewEntry { source, correlation, f_port, confirmed, .. } = kept.new;
-        Self { source, correlation, f_port, confirmed }
-    }
-}
-
-/// What is to be said beside the state.
-fn reason(event: &DownlinkEvent, named: &NamedDownlink) -> Option<String> {
-    if event.state == DownlinkState::Queued && named.payload == NamedPayload::Decoded {
-        return Some(UNENCODED.to_owned());
-    }
-    event.error.as_deref().map(|error| cut(error).to_owned())
 }
 
 fn ids(named: &NamedDownlink) -> impl Iterator<Item = EntryId> {

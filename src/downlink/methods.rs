@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use super::attempt::{Attempt, attempt, look_again};
-use super::ports::{Network, Outbox, Store};
+use super::attempt::{Attempt, Count, attempt, look_again};
+use super::ports::{Network, Observer, Outbox, Store};
 use super::translate::{ApplicationRules, Invalid, MethodCall, Rules, Wait, downlink_method, named_method};
 use super::{EntryId, Ledger, NewEntry, Progress, Source};
 use crate::azure::{HubDevice, MethodReply, MethodRequest};
@@ -35,12 +35,18 @@ pub struct Methods<N, S, O> {
     network: N,
     ledger: Ledger<S, O>,
     rules: Arc<Rules>,
+    observer: Arc<dyn Observer>,
 }
 
 impl<N: Network, S: Store, O: Outbox> Methods<N, S, O> {
     /// Joins the parts.
-    pub const fn new(network: N, ledger: Ledger<S, O>, rules: Arc<Rules>) -> Self {
-        Self { network, ledger, rules }
+    pub const fn new(
+        network: N,
+        ledger: Ledger<S, O>,
+        rules: Arc<Rules>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self { network, ledger, rules, observer }
     }
 
     /// Answers one call. The statuses: 200 done, 202 queued but not yet what was waited for, 400 invalid, 404 no such
@@ -60,7 +66,10 @@ impl<N: Network, S: Store, O: Outbox> Methods<N, S, O> {
                 Ok(None) => {
                     reply::unknown_method([DOWNLINK, QUEUE, CLEAR].into_iter().chain(rules.method_names()))
                 }
-                Err(invalid) => reply::of(400, "invalid", &invalid.to_string()),
+                Err(invalid) => {
+                    self.observer.rejected(Source::Method, "invalid");
+                    reply::of(400, "invalid", &invalid.to_string())
+                }
             },
         }
     }
@@ -72,7 +81,8 @@ impl<N: Network, S: Store, O: Outbox> Methods<N, S, O> {
         call: &MethodRequest,
         MethodCall { request, wait }: MethodCall,
     ) -> MethodReply {
-        let until = Instant::now() + wait.and_then(|wait| wait.limit).unwrap_or(DEFAULT_WAIT);
+        let count = Count { observer: &*self.observer, since: Instant::now() };
+        let until = count.since + wait.and_then(|wait| wait.limit).unwrap_or(DEFAULT_WAIT);
         let id = identity(hub_device, call);
         let entry = NewEntry {
             id,
@@ -83,9 +93,9 @@ impl<N: Network, S: Store, O: Outbox> Methods<N, S, O> {
             confirmed: request.downlink.confirmed,
             operation: request.operation,
         };
-        let mut attempt = attempt(&self.network, &self.ledger, &entry, &request).await;
+        let mut attempt = attempt(&self.network, &self.ledger, count, &entry, &request).await;
         if matches!(attempt, Attempt::Unsure { .. }) {
-            attempt = self.resolve(&entry).await;
+            attempt = self.resolve(count, &entry).await;
         }
         let answer = match attempt {
             Attempt::Queued => match wait {
@@ -111,17 +121,18 @@ impl<N: Network, S: Store, O: Outbox> Methods<N, S, O> {
     }
 
     /// A push had no answer: gives events a moment to prove it, then looks.
-    async fn resolve(&self, entry: &NewEntry) -> Attempt {
+    async fn resolve(&self, count: Count<'_>, entry: &NewEntry) -> Attempt {
         if let Some(mut progress) = self.ledger.watch(entry.id) {
             let proven = progress.wait_for(|progress| *progress != Progress::Pushing);
             if let Ok(Ok(progress)) = tokio::time::timeout(UNSURE_PAUSE, proven).await {
+                self.observer.queued(entry.source, count.since.elapsed());
                 return match &*progress {
                     Progress::Pushing | Progress::Queued | Progress::Sent => Attempt::Queued,
                     Progress::Ended(end) => Attempt::Ended(end.clone()),
                 };
             }
         }
-        look_again(&self.network, &self.ledger, entry).await
+        look_again(&self.network, &self.ledger, count, entry).await
     }
 
     /// How far a queued downlink is when what is waited for happened, or the time is over.
@@ -148,11 +159,12 @@ impl<N: Network, S: Store, O: Outbox> Methods<N, S, O> {
     }
 
     async fn clear(&self, device: &EndDevice, request: &MethodRequest) -> MethodReply {
+        let waited = self.ledger.waiting(device);
         if let Err(error) = self.network.clear(device).await {
             return reply::failed(&error);
         }
         let reason = format!("the direct method {} emptied the queue", request.name);
-        if let Err(error) = self.ledger.cleared(device, &reason).await {
+        if let Err(error) = self.ledger.cleared(device, &waited, &reason).await {
             tracing::debug!(device = %device, error = %error, "the ends of the downlinks that a method cleared are not on disk yet");
         }
         reply::of(200, "cleared", "the device's downlink queue is empty")

@@ -62,7 +62,7 @@ struct Bucket {
 /// What is known of a way.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// Something came over it, so the hub does offer it.
+    /// Something came over it, or it stayed open, so the hub does offer it.
     proven: bool,
     refused: Option<Instant>,
     told: bool,
@@ -105,7 +105,16 @@ impl Hub {
         (known.proven, known.refused) = (true, None);
     }
 
-    /// Whether something ever came over a way.
+    /// These links have been open for long enough that the hub does offer them, though nothing came.
+    pub(super) fn prove_open(&self, mut links: Links) {
+        for way in Way::ALL {
+            if *way.of(&mut links) {
+                self.prove(way);
+            }
+        }
+    }
+
+    /// Whether a way was ever of use.
     pub(super) fn is_proven(&self, way: Way) -> bool {
         self.ways()[way as usize].proven
     }

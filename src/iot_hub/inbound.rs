@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::classify::{self, Condition};
@@ -62,10 +62,14 @@ pub(super) struct Inbound {
     waiting: VecDeque<DeviceEvent>,
     /// Over which ways something came.
     proven: [bool; 3],
+    /// The links stayed open beyond the time of refusals.
+    lasting: bool,
 }
 
 enum News {
     Nothing,
+    /// The time of refusals is over.
+    Lasting,
     CloudMessages(Result<c2d::News, Loss>),
     Methods(Result<methods::News, Loss>),
     Twin(Result<twin::News, Loss>),
@@ -73,7 +77,8 @@ enum News {
 
 impl Inbound {
     pub(super) fn new(links: Box<OpenLinks>, device: Arc<HubDevice>) -> Self {
-        Self { links, device, opened: Instant::now(), waiting: VecDeque::new(), proven: [false; 3] }
+        let (opened, waiting) = (Instant::now(), VecDeque::new());
+        Self { links, device, opened, waiting, proven: [false; 3], lasting: false }
     }
 
     /// For how long the links have been open.
@@ -91,7 +96,8 @@ impl Inbound {
         self.age() < REFUSAL_COMES_WITHIN
     }
 
-    /// Waits on: the client's and the session's end, the wish, reports, room for events, and all open links.
+    /// Waits on: the client's and the session's end, the wish, reports, room for events, and all open links. Once, also on
+    /// the time after which the hub is known to offer these links: else one device's trouble could pass for its tier.
     pub(super) async fn run(&mut self, around: &Around<'_>) -> Ending {
         loop {
             if !around.kept.stands(around.edition) {
@@ -106,6 +112,7 @@ impl Inbound {
                 () = around.leaving.cancelled() => return Ending::Leaving,
                 () = around.ended.cancelled() => return Ending::SessionClosed,
                 () = around.kept.news.notified() => News::Nothing,
+                () = sleep_until(self.opened + REFUSAL_COMES_WITHIN), if !self.lasting => News::Lasting,
                 permit = around.events.reserve(), if !self.waiting.is_empty() => {
                     let Ok(permit) = permit else { return Ending::NoReader };
                     if let Some(event) = self.waiting.pop_front() {
@@ -123,8 +130,14 @@ impl Inbound {
                     News::Twin(news)
                 }
             };
-            if let News::Nothing = news {
-                continue;
+            match news {
+                News::Nothing => continue,
+                News::Lasting => {
+                    self.lasting = true;
+                    around.hub.prove_open(self.links.open());
+                    continue;
+                }
+                News::CloudMessages(_) | News::Methods(_) | News::Twin(_) => {}
             }
             // In a box, as it is large and only needed for a moment.
             if let Err((way, loss)) = Box::pin(self.handle(news, room, around.hub)).await {
@@ -156,7 +169,7 @@ impl Inbound {
     async fn handle(&mut self, news: News, room: bool, hub: &Hub) -> Result<(), (Way, Loss)> {
         let device = &self.device;
         let (way, handled) = match news {
-            News::Nothing => return Ok(()),
+            News::Nothing | News::Lasting => return Ok(()),
             News::CloudMessages(news) => {
                 let Some(link) = &mut self.links.c2d else { return Ok(()) };
                 let handled = match news {

@@ -179,6 +179,7 @@ impl Keeper {
                     return None;
                 }
                 Ending::NoReader => {
+                    Box::pin(inbound.flush()).await;
                     self.kept.end();
                     self.forget(&task.wish.device);
                     break lost_link("nobody reads what comes in", task);

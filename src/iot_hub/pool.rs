@@ -30,8 +30,10 @@ const PAUSES: Backoff = Backoff { initial: Duration::from_millis(200), max: Dura
 /// The same for a hub that can't be reached at all. Nobody there is burdened by our asking, and commands wait for its
 /// return: a thousand devices need seven of the ten seconds within which they are to be heard again.
 const UNREACHABLE: Backoff = Backoff { max: Duration::from_secs(2), ..PAUSES };
-/// Failures in a row after which only every so manieth is a warning: an outage of hours must not fill the log.
-const WARN_EACH: u32 = 32;
+/// Failures in a row that are each a warning.
+const WARN_FIRST: u32 = 5;
+/// After these, every so manieth is one, about once a minute: an outage of hours must not fill the log.
+const WARN_EACH: u32 = 40;
 
 /// Connections to one hub. Policy connections are apart, since one token there opens every device.
 #[derive(Debug)]
@@ -217,7 +219,7 @@ impl Pool {
                     let next = pauses(&error).wait(state.failures.saturating_add(1));
                     let delay_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
                     let attempts = state.failures;
-                    if attempts < WARN_EACH || attempts.is_multiple_of(WARN_EACH) {
+                    if attempts <= WARN_FIRST || attempts.is_multiple_of(WARN_EACH) {
                         tracing::warn!(hub = %self.hub, %error, delay_ms, attempts, "connecting to the hub failed");
                     } else {
                         tracing::debug!(hub = %self.hub, %error, delay_ms, attempts, "connecting to the hub failed again");

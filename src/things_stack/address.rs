@@ -99,6 +99,11 @@ impl Address {
         }
     }
 
+    /// Whether a key on its way there could be read by others.
+    pub(super) fn shows_keys(&self) -> bool {
+        self.url.scheme() == "http" && !self.is_loopback()
+    }
+
     /// `POST`: puts downlinks into a device's queue, in the name of a webhook if there is one.
     pub(super) fn down(
         &self,
@@ -185,6 +190,20 @@ mod tests {
             address.network_server(&device).expect("valid"),
             "http://127.0.0.1:1885/api/v3/ns/applications/house/devices/cellar?field_mask=mac_state.recent_downlinks,mac_state.pending_application_downlink"
         );
+    }
+
+    #[test]
+    fn only_http_to_another_machine_shows_keys() {
+        for (text, shows) in [
+            ("http://10.0.0.7:1885", true),
+            ("http://lns.example", true),
+            ("https://lns.example", false),
+            ("http://127.0.0.1:1885", false),
+            ("http://[::1]:1885", false),
+            ("http://LOCALHOST", false),
+        ] {
+            assert_eq!(Address::parse(text).expect("valid").shows_keys(), shows, "{text}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Response};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::access::Access;
 use super::address::{Address, InvalidAddress, NotASegment};
@@ -74,9 +74,15 @@ impl Client {
     /// # Errors
     /// `base_url` is no address.
     pub fn new(http: reqwest::Client, options: ClientOptions) -> Result<Self, InvalidAddress> {
+        let base = options.base_url.as_deref().map(Address::parse).transpose()?;
+        if base.as_ref().is_some_and(Address::shows_keys) {
+            warn!(
+                "`things_stack.base_url` is http on another machine: API keys and downlinks travel there unencrypted; use https."
+            );
+        }
         Ok(Self(Arc::new(Inner {
             http,
-            base: options.base_url.as_deref().map(Address::parse).transpose()?,
+            base,
             request_timeout: options.request_timeout,
             permits: Semaphore::new(options.max_in_flight.clamp(1, Semaphore::MAX_PERMITS)),
             holds: Holds::default(),

@@ -9,6 +9,7 @@ mod life_cycle;
 mod methods;
 mod restart;
 mod routes;
+mod stop;
 mod twins;
 
 use serde_json::json;

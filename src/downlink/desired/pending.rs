@@ -27,7 +27,7 @@ pub(super) struct Pending {
     /// The last one may have queued it.
     pub(super) unsure: bool,
     pub(super) due: Instant,
-    since: Instant,
+    pub(super) since: Instant,
 }
 
 /// A queued property whose end is awaited.

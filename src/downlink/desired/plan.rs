@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) retired: Vec<NewEntry>,
     /// The state is not on disk.
     pub(super) dirty: bool,
+    /// Values that can't become downlinks, to be counted.
+    pub(super) invalid: usize,
 }
 
 /// An applied property, and the `ac` under which the hub has it acknowledged.
@@ -144,6 +146,7 @@ impl Plan {
             }
             Err(_) if told.is_some_and(|told| told.refused(&value)) => {}
             Err(invalid) => {
+                self.invalid += 1;
                 let verdict = Verdict::invalid(&invalid.to_string());
                 self.tell(name, Ack { value, version, verdict });
             }

@@ -17,10 +17,10 @@ use super::plan::Plan;
 use super::state::State;
 use super::{Inner, NAMESPACE, Slot};
 use crate::azure::HubDevice;
-use crate::downlink::Progress;
-use crate::downlink::attempt::{Attempt, attempt};
+use crate::downlink::attempt::{Attempt, Count, attempt};
 use crate::downlink::ports::{Hubs, Network, Outbox, Store};
 use crate::downlink::retry::Pace;
+use crate::downlink::{Progress, Source};
 use crate::iot_hub::SendError;
 use crate::model::EndDevice;
 
@@ -137,6 +137,9 @@ impl<N: Network, S: Store, O: Outbox, H: Hubs> Worker<N, S, O, H> {
             let Some(desired) = desired else { return };
             let owner = Owner { device: &self.device, hub_device: &hub_device };
             self.plan.take(&owner, rules, desired);
+            for _ in 0..std::mem::take(&mut self.plan.invalid) {
+                self.flow.parts.observer.rejected(Source::Desired, "invalid");
+            }
         }
     }
 
@@ -180,7 +183,8 @@ impl<N: Network, S: Store, O: Outbox, H: Hubs> Worker<N, S, O, H> {
             }
             let Some(mut pending) = self.plan.pending.remove(&name) else { continue };
             let parts = &self.flow.parts;
-            let tried = attempt(&parts.network, &parts.ledger, &pending.entry, &pending.request).await;
+            let count = Count { observer: &*parts.observer, since: pending.since };
+            let tried = attempt(&parts.network, &parts.ledger, count, &pending.entry, &pending.request).await;
             if let Some(verdict) = Verdict::of_attempt(&tried) {
                 let (id, value, version) = (pending.entry.id, pending.value.clone(), pending.version);
                 self.plan.conclude(name.clone(), pending, verdict);
@@ -194,6 +198,7 @@ impl<N: Network, S: Store, O: Outbox, H: Hubs> Worker<N, S, O, H> {
                 Attempt::NotNow { detail, after } => (false, detail, after),
                 Attempt::Queued | Attempt::Ended(_) | Attempt::Refused { .. } => continue,
             };
+            parts.observer.retried(if unsure { "unsure" } else { "not_now" });
             if pending.failures == 0 {
                 debug!(device = %self.device, reason = %detail, "a desired property could not be queued; it is tried again");
             }

@@ -213,7 +213,8 @@ impl Book {
         self.set(id, proven);
         if replaces {
             self.replaced(&device, order, &correlation);
-            self.displace(&device, order, &format!("replaced by {correlation}"), now_ms);
+            let displaced = self.waiting(&device, order);
+            self.displace(&displaced, &format!("replaced by {correlation}"), now_ms);
         }
         true
     }
@@ -254,21 +255,25 @@ impl Book {
         open
     }
 
-    /// Ends what waits in the device's queue and was entered before `order`.
-    fn displace(&mut self, device: &EndDevice, order: u64, reason: &str, now_ms: i64) {
+    /// What waits in the device's queue and was entered before `order`.
+    pub(super) fn waiting(&self, device: &EndDevice, order: u64) -> Vec<EntryId> {
         let queued = |id: &EntryId| {
             self.entries.get(id).is_some_and(|entry| entry.stage == Stage::Queued && entry.order < order)
         };
-        let displaced: Vec<EntryId> =
-            self.by_device.get(device).into_iter().flat_map(|of| &of.ids).copied().filter(queued).collect();
+        self.by_device.get(device).into_iter().flat_map(|of| &of.ids).copied().filter(queued).collect()
+    }
+
+    fn displace(&mut self, displaced: &[EntryId], reason: &str, now_ms: i64) {
         for id in displaced {
-            self.end(id, End::Replaced, ReportState::Replaced, Some(reason.to_owned()), now_ms);
+            self.end(*id, End::Replaced, ReportState::Replaced, Some(reason.to_owned()), now_ms);
         }
     }
 
-    /// The device's queue was emptied by a call of ours.
-    pub(super) fn cleared(&mut self, device: &EndDevice, reason: &str, now_ms: i64) {
-        self.displace(device, u64::MAX, cut(reason), now_ms);
+    /// A call of ours dropped from the device's queue what waited there before.
+    pub(super) fn cleared(&mut self, device: &EndDevice, waited: &[EntryId], reason: &str, now_ms: i64) {
+        let mut dropped = self.waiting(device, u64::MAX);
+        dropped.retain(|id| waited.contains(id));
+        self.displace(&dropped, cut(reason), now_ms);
     }
 
     /// Never to be queued. Nothing happens when there is proof that it was.

@@ -3,6 +3,7 @@
 use super::stage::Stage;
 use super::{Ledger, Outbox, Store, Unstored};
 use crate::downlink::{EntryId, Progress};
+use crate::model::EndDevice;
 
 impl<S: Store, O: Outbox> Ledger<S, O> {
     /// How far an entry is, open or ended. `None` when it is not known, or no longer.
@@ -20,5 +21,10 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
             Stage::Sent => Progress::Sent,
             Stage::Ended(end) => Progress::Ended(end),
         }))
+    }
+
+    /// The device's entries that wait in The Things Stack's queue now.
+    pub fn waiting(&self, device: &EndDevice) -> Vec<EntryId> {
+        self.book().waiting(device, u64::MAX)
     }
 }

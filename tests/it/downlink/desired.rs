@@ -7,6 +7,8 @@ mod changes;
 mod crash;
 mod trouble;
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use tti_connector::azure::{Desired, DesiredScope};
 use tti_connector::downlink::{DesiredFlow, DesiredParts, Ledger};
@@ -33,6 +35,7 @@ impl Life {
             rules: rules(),
             expiry: EXPIRY,
             clock: Clock::system(),
+            observer: Arc::new(stage.clone()),
         });
         Self { stage, ledger, flow }
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ impl World {
     async fn new() -> Self {
         let stage = Stage::new();
         let ledger = stage.ledger().await;
-        let methods = Methods::new(stage.clone(), ledger.clone(), rules());
+        let methods = Methods::new(stage.clone(), ledger.clone(), rules(), Arc::new(stage.clone()));
         Self { stage, ledger, methods }
     }
 
@@ -219,4 +220,19 @@ async fn the_queue_is_listed_and_cleared() {
     for method in ["downlinkQueue", "clearDownlinkQueue"] {
         assert_eq!(says(&world.call(method, Value::Null).await), (404, "refused"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_downlink_of_a_method_is_counted_once_and_so_is_what_is_refused() {
+    let world = World::new().await;
+    assert_eq!(world.call("valve", Value::Null).await.status, 200);
+    assert_eq!(world.call("valve", Value::Null).await.status, 200, "the same call, handed out again");
+    assert_eq!(world.call("downlink", json!({})).await.status, 400);
+    let refusal = ApiError::Refused { status: Some(400), detail: "no session".to_owned() };
+    world.stage.now().push_errors.push_back((refusal, false));
+    assert_eq!(world.call("valve", json!(1)).await.status, 422);
+    world.stage.now().push_errors.push_back((ApiError::Unsure { detail: String::new() }, true));
+    assert_eq!(world.call("valve", json!(2)).await.status, 200);
+    let counted = ["queued method", "rejected method invalid", "rejected method refused", "queued method"];
+    assert_eq!(world.stage.now().counted, counted);
 }

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use tti_connector::azure::{Credential, HubAddress, HubDevice, SigningKey};
 use tti_connector::config;
-use tti_connector::downlink::ports::{Hubs, Network, Outbox, Store, Unstored};
+use tti_connector::downlink::ports::{Hubs, Network, Observer, Outbox, Store, Unstored};
 use tti_connector::downlink::translate::Rules;
-use tti_connector::downlink::{Ledger, Report};
+use tti_connector::downlink::{Ledger, Report, Source};
 use tti_connector::iot_hub::{Links, SendError};
 use tti_connector::model::{Clock, EndDevice};
 use tti_connector::things_stack::{
@@ -52,6 +52,8 @@ pub(super) struct Inner {
     pub(super) reported: BTreeMap<String, Map<String, Value>>,
     pub(super) report_errors: VecDeque<SendError>,
     pub(super) reports_taken: usize,
+    /// What was counted: `queued twin`, `rejected method invalid`, `retried unsure`.
+    pub(super) counted: Vec<String>,
 }
 
 impl Stage {
@@ -224,6 +226,24 @@ impl Hubs for Stage {
         })
         .await
     }
+}
+
+impl Observer for Stage {
+    fn queued(&self, source: Source, _: Duration) {
+        self.now().counted.push(format!("queued {}", source.as_str()));
+    }
+
+    fn rejected(&self, source: Source, reason: &'static str) {
+        self.now().counted.push(format!("rejected {} {reason}", source.as_str()));
+    }
+
+    fn abandoned(&self, _: &'static str) {}
+
+    fn retried(&self, reason: &'static str) {
+        self.now().counted.push(format!("retried {reason}"));
+    }
+
+    fn answered(&self, _: i32) {}
 }
 
 /// As a twin takes a patch.

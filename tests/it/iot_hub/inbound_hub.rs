@@ -237,8 +237,10 @@ impl State {
             .properties(properties)
             .data(Binary::from(body.into_bytes()))
             .build();
-        // The other link of the pair is attached first.
-        _ = self.inbound.lock().unwrap()[address].send(Say::Message(Box::new(message)));
+        // The pair's other link is attached first, but may have been lost since: then nobody waits for this.
+        if let Some(link) = self.inbound.lock().unwrap().get(address) {
+            _ = link.send(Say::Message(Box::new(message)));
+        }
     }
 }
 

@@ -165,6 +165,27 @@ async fn only_the_refused_way_is_left_out() {
 }
 
 #[tokio::test]
+async fn one_device_whose_link_is_refused_takes_it_from_no_other_where_it_has_stayed_open() {
+    let test_hub = TestHub::start().await;
+    test_hub.on_attach(|address| {
+        let odd = address.contains("odd") && address.contains("devicebound");
+        if odd { Door::Refuse("amqp:not-found") } else { Door::Open }
+    });
+    let (hub, _events) = IotHub::with_events(test_hub.options());
+    hub.keep_open(&by_key(&test_hub, "quiet"), C2D);
+    test_hub.wait_attached(&c2d_address("quiet"), 1).await;
+    wait_status(&hub, 1).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    hub.keep_open(&by_key(&test_hub, "odd"), C2D);
+    test_hub.wait_attached(&c2d_address("odd"), 2).await;
+    test_hub.say(&c2d_address("quiet"), Say::Detach("amqp:link:detach-forced"));
+    test_hub.wait_attached(&c2d_address("quiet"), 2).await;
+    hub.close().await;
+}
+
+#[tokio::test]
 async fn a_refused_device_is_told_lost_once_and_given_up() {
     for (by_token, condition) in [(true, ""), (false, "amqp:not-found"), (false, "amqp:unauthorized-access")]
     {

@@ -1,6 +1,6 @@
 //! All known devices get their messages again without an uplink: after a restart of the connector, of the hubs, of both.
 //!
-//! How fast is measured by `cargo bench --bench downlink`.
+//! How fast a thousand are is measured by `cargo bench --bench downlink`.
 
 use std::collections::BTreeSet;
 
@@ -77,23 +77,22 @@ async fn all_pushed(world: &World, devices: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_restart_a_thousand_known_devices_get_their_messages_without_an_uplink() {
-    const DEVICES: usize = 1_000;
+async fn after_a_restart_all_known_devices_get_their_messages_without_an_uplink() {
+    // More than are attached at once.
+    const DEVICES: usize = 400;
     let world = World::new(1).await;
     meet(&world, DEVICES).await.stop().await;
     send(&world, DEVICES);
-    let started = std::time::Instant::now();
     let connector = Connector::start(config(&world)).await.expect("the connector starts");
     listen(&world, &connector);
     all_pushed(&world, DEVICES).await;
-    println!("{DEVICES} devices after {:?}", started.elapsed());
     connector.stop().await;
     world.emulator.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_of_five_hubs_get_their_messages_after_a_restart() {
-    const DEVICES: usize = 200;
+    const DEVICES: usize = 100;
     let world = World::new(5).await;
     meet(&world, DEVICES).await.stop().await;
     assert!(world.emulator.hubs().iter().all(|hub| hub.device_count() > 0), "DPS spreads them");
@@ -107,7 +106,7 @@ async fn devices_of_five_hubs_get_their_messages_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_come_through_when_the_hub_is_away_at_the_start_and_when_it_goes_away_later() {
-    const DEVICES: usize = 200;
+    const DEVICES: usize = 100;
     let world = World::new(1).await;
     let config = config(&world);
     meet(&world, DEVICES).await.stop().await;

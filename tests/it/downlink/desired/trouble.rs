@@ -157,3 +157,19 @@ async fn a_disk_that_fails_delays_but_doubles_nothing() {
     life.stage.now().disk_fails = false;
     life.queued(2).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_downlink_of_a_property_is_counted_once_with_what_went_before() {
+    let life = Life::new().await;
+    let errors = [
+        (ApiError::NotNow { detail: String::new(), after: None }, false),
+        (ApiError::Unsure { detail: String::new() }, true),
+    ];
+    life.stage.now().push_errors.extend(errors);
+    life.patch(1, json!({"setpoint": 21}));
+    life.told("setpoint", 202).await;
+    life.patch(2, json!({"rawDownlink": 7}));
+    life.told("rawDownlink", 400).await;
+    let counted = ["retried not_now", "retried unsure", "queued twin", "rejected twin invalid"];
+    assert_eq!(life.stage.now().counted, counted);
+}

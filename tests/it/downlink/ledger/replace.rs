@@ -111,11 +111,16 @@ async fn an_emptied_queue_ends_what_waited_in_it() {
     let ledger = disk.load().await;
     queued(&ledger, entry("a")).await;
     assert_eq!(begun(&ledger, entry("pushing")).await, Begun::New);
-    ledger.cleared(&device("other"), "not here").await.unwrap();
-    ledger.cleared(&device("cellar"), "the queue was cleared").await.unwrap();
+    let waited = ledger.waiting(&device("cellar"));
+    assert!(ledger.waiting(&device("other")).is_empty());
+    // While the call was under way: before or after it took effect, nobody knows.
+    queued(&ledger, entry("meanwhile")).await;
+    ledger.cleared(&device("other"), &waited, "not here").await.unwrap();
+    ledger.cleared(&device("cellar"), &waited, "the queue was cleared").await.unwrap();
     assert_eq!(disk.states(), ["a replaced"]);
     assert_eq!(disk.kept().reports[0].reason.as_deref(), Some("the queue was cleared"));
     assert_eq!(begun(&ledger, entry("pushing")).await, Begun::Unsure);
+    assert_eq!(begun(&ledger, entry("meanwhile")).await, Begun::Queued { sent: false });
 }
 
 #[tokio::test]
