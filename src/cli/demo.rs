@@ -131,7 +131,7 @@ fn greeting(ready: &Ready, connector: &Connector, url: &str, dir: &Path, example
         _ = writeln!(text, "  hub      {} AMQP {}, HTTPS {}", hub.host_name, hub.amqp_port, ready.https_port);
     }
     if let Some(url) = &ready.things_stack_url {
-        _ = writeln!(text, "  The Things Stack {url}");
+        _ = writeln!(text, "  LoRaWAN  {url} (the emulated Things Stack)");
     }
     _ = writeln!(text, "  metrics  http://{}/metrics", connector.admin());
     _ = writeln!(text, "  files    {} (ready.json has all keys and connection strings)", dir.display());
@@ -148,6 +148,20 @@ fn greeting(ready: &Ready, connector: &Connector, url: &str, dir: &Path, example
             "  curl -i -d '{{\"f_port\":2,\"decoded_payload\":{{\"temperature\":13.5}}}}' \\\n    \
              {url}/emulator/applications/{EXAMPLE_APPLICATION}/devices/{EXAMPLE_DEVICE}/uplink\n"
         );
+        if let Some(hub) = ready.hubs.first() {
+            _ = writeln!(
+                text,
+                "After its first uplink the cloud knows the device. Send it two bytes (base64) as a cloud-to-device \
+                 message; they are\nqueued as a downlink, sent after the device's next uplink, and acknowledged by the \
+                 one after that:\n"
+            );
+            _ = writeln!(
+                text,
+                "  curl -i -d AQI= \\\n    \
+                 '{url}/emulator/hubs/{}/devices/{EXAMPLE_DEVICE}/messages?Port=10&Confirmed=true'\n",
+                hub.host_name
+            );
+        }
     }
     _ = writeln!(text, "Each message that arrives at the hub is shown here. Stop with Ctrl-C\n");
     text
@@ -175,6 +189,16 @@ fn in_words(host: &str, event: &Event) -> String {
     let property = |name: &str| {
         event.properties.iter().find(|(key, _)| key == name).map_or("unknown", |(_, value)| value.as_str())
     };
+    if property("kind") == "downlink" {
+        return format!(
+            "Downlink {} to device {} (application {}) {}, told hub {host}:\n  {}\n\n",
+            property("CorrelationId"),
+            event.device_id,
+            property("ApplicationId"),
+            state_in_words(property("State")),
+            String::from_utf8_lossy(&event.body),
+        );
+    }
     format!(
         "Telemetry from device {} (application {}, FPort {}, received {}) arrived at hub {host}:\n  {}\n\n",
         event.device_id,
@@ -183,4 +207,19 @@ fn in_words(host: &str, event: &Event) -> String {
         property("iothub-creation-time-utc"),
         String::from_utf8_lossy(&event.body),
     )
+}
+
+fn state_in_words(state: &str) -> &str {
+    match state {
+        "queued" => "is queued at The Things Stack until the device's next uplink",
+        "sent" => "was sent by a gateway",
+        "ack" => "was acknowledged by the device",
+        "nack" => "was not acknowledged; The Things Stack tries again",
+        "invalidated" => "lost its place in a new session; The Things Stack queues it anew",
+        "failed" => "failed",
+        "rejected" => "was rejected, nothing is queued",
+        "replaced" => "was dropped by a later one",
+        "expired" => "is given up, nothing was heard of it",
+        other => other,
+    }
 }

@@ -103,7 +103,7 @@ fn greeting(ready: &Ready, dir: &std::path::Path) -> String {
     _ = writeln!(text, "           group enrollment key {}", ready.group_enrollment_key);
     _ = writeln!(text, "  trust    {}", ready.ca_file);
     if let Some(url) = &ready.things_stack_url {
-        _ = writeln!(text, "  The Things Stack {url} (its API key is in ready.json)");
+        _ = writeln!(text, "  LoRaWAN  {url}, The Things Stack (its API key is in ready.json)");
     }
     if let Some(webhook) = &ready.things_stack_webhook {
         _ = writeln!(text, "           posts its messages to {webhook}");

@@ -133,6 +133,10 @@ pub(super) fn base_url(input: &Input<'_>) -> Result<String, Fault> {
     if has_more_than_a_place(&url) {
         return Err(Fault::new("user, password, query and fragment have no use here", fix));
     }
+    let path = url.path().trim_end_matches('/');
+    if path.ends_with("/api/v3") || path.ends_with("/console") {
+        return Err(Fault::new(format!("ends with {path}, which the API's paths do not begin with"), fix));
+    }
     Ok(text)
 }
 

@@ -88,7 +88,7 @@ impl Claims {
             Entry::Occupied(held) => held,
         };
         let claim = held.get_mut();
-        if is_same(&claim.owner, device) {
+        if claim.owner.is_same(device) {
             let before = (claim.owner != *device).then(|| claim.owner.clone());
             if claim.owner.tenant().is_empty() {
                 claim.owner = device.clone();
@@ -114,12 +114,12 @@ impl Claims {
 
     /// Nothing came of it: gives `key` back, unless it is on disk or another's.
     pub(super) fn give_back(&self, key: &ClaimKey, device: &EndDevice) {
-        self.by_key.remove_if(&key.digest(), |_, claim| !claim.stored && is_same(&claim.owner, device));
+        self.by_key.remove_if(&key.digest(), |_, claim| !claim.stored && claim.owner.is_same(device));
     }
 
     /// Its owner needs `key` no more. False if it is another's.
     pub(super) fn release(&self, key: &ClaimKey, device: &EndDevice) -> bool {
-        self.by_key.remove_if(&key.digest(), |_, claim| is_same(&claim.owner, device)).is_some()
+        self.by_key.remove_if(&key.digest(), |_, claim| claim.owner.is_same(device)).is_some()
     }
 
     /// Takes up a claim from the store. The first one wins.
@@ -135,13 +135,6 @@ impl Claims {
     pub(super) fn sweep(&self, now_ms: i64) {
         self.by_key.retain(|_, claim| now_ms.saturating_sub(claim.renewed_ms) <= self.life_ms);
     }
-}
-
-/// The same end device, seen with and without its tenant, or twice alike.
-fn is_same(one: &EndDevice, other: &EndDevice) -> bool {
-    one.application_id() == other.application_id()
-        && one.device_id() == other.device_id()
-        && (one.tenant() == other.tenant() || one.tenant().is_empty() || other.tenant().is_empty())
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
                 self.observer.abandoned(obstacle.as_str());
                 let count = job.message.delivery_count;
                 info!(
-                    device = %entry.device, message = entry.correlation, reason = obstacle.as_str(), detail, abandoned = count,
+                    device = %entry.device, message_id = entry.correlation, reason = obstacle.as_str(), detail, abandoned = count,
                     "A cloud-to-device message can't be pushed yet; the hub will hand it out again."
                 );
                 if count < MAX_ABANDONS && obstacle != Obstacle::Late {
@@ -140,8 +140,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
         stop: &CancellationToken,
     ) -> Walked {
         let deadline = before_the_end(job.locked_until);
-        let (mut failures, mut obstacle) = (0_u32, Obstacle::Late);
-        let mut last = String::new();
+        let (mut failures, mut obstacle, mut detail) = (0_u32, Obstacle::Late, String::new());
         loop {
             if stop.is_cancelled() || job.settle.is_closed() {
                 self.give_back(&step, entry).await;
@@ -149,10 +148,10 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
             }
             if Instant::now() >= deadline {
                 self.give_back(&step, entry).await;
-                return Walked::OutOfTime(obstacle, last);
+                return Walked::OutOfTime(obstacle, detail);
             }
             let after;
-            (step, obstacle, after) = match self.step(step, entry, request).await {
+            (step, obstacle, after, detail) = match self.step(step, entry, request).await {
                 Turn::Next(next) => {
                     step = next;
                     continue;
@@ -164,7 +163,7 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
                 Turn::Known(progress) => return Walked::At(progress),
                 Turn::Rejected { reason, word } => {
                     warn!(
-                        device = %entry.device, message = entry.correlation, reason,
+                        device = %entry.device, message_id = entry.correlation, reason,
                         "A cloud-to-device message was rejected; its sender is told why."
                     );
                     self.observer.rejected(entry.source, word);
@@ -172,12 +171,11 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
                 }
                 Turn::Wait { step, obstacle, after, detail } => {
                     debug!(
-                        device = %entry.device, message = entry.correlation, reason = obstacle.as_str(), detail,
+                        device = %entry.device, message_id = entry.correlation, reason = obstacle.as_str(), detail,
                         "A cloud-to-device message has to wait."
                     );
                     self.observer.retried(obstacle.as_str());
-                    last = detail;
-                    (step, obstacle, after)
+                    (step, obstacle, after, detail)
                 }
             };
             failures = failures.saturating_add(1);

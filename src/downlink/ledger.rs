@@ -6,6 +6,7 @@
 //! request may come again: there `begin` and late events find it.
 
 mod book;
+mod found;
 mod hearing;
 mod lookup;
 mod row;
@@ -19,14 +20,15 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use self::book::{Book, Entry};
+use self::book::Book;
+use self::found::{Found, reason};
 use self::hearing::Hearing;
 use self::row::Kept;
-use self::stage::{Stage, cut};
+use self::stage::Stage;
 use super::ports::{Outbox, Store, Unstored};
-use super::{Begun, EntryId, NewEntry, Progress, Report, ReportState, Source};
+use super::{Begun, EntryId, NewEntry, Progress, Report, ReportState};
 use crate::model::{Clock, EndDevice, dev_eui};
-use crate::things_stack::{DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload, Whereabouts};
+use crate::things_stack::{DownlinkEvent, DownlinkState, NamedDownlink, Whereabouts};
 
 /// Under which the entries are kept.
 pub const NAMESPACE: &str = "downlink";
@@ -40,10 +42,6 @@ const TURNS: usize = 1024;
 const WRITES: usize = 256;
 /// Correlation ids of one downlink that are looked up on disk at most; we give it one.
 const LOOKED_UP: usize = 4;
-
-/// What The Things Stack itself says nothing about, and the sender did not mean.
-const UNENCODED: &str = "the payload is empty: no downlink formatter made bytes of the JSON; give the end device one at \
-    The Things Stack, or send bytes";
 
 /// The ledger. Cheap to clone.
 pub struct Ledger<S, O>(Arc<Inner<S, O>>);
@@ -213,22 +211,28 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
     /// # Errors
     /// Known, but perhaps not on disk; call it again.
     pub async fn witness(&self, device: &EndDevice, event: &DownlinkEvent) -> Result<(), Unstored> {
-        {
+        let owners = {
             let now_ms = self.0.clock.now_ms();
             let mut book = self.book();
-            let mut ours = false;
+            let mut owners = Vec::new();
             for named in &event.downlinks {
-                let Some((id, confirmed)) = Self::owned(&book, device, named) else { continue };
-                ours = true;
+                let Some((id, owner, confirmed)) = Self::owned(&book, device, named) else { continue };
+                if !owners.contains(&owner) {
+                    owners.push(owner);
+                }
                 book.advance(id, Stage::proven_by(event.state, confirmed, event.error.as_deref()), now_ms);
             }
-            if !ours {
-                return Ok(());
-            }
+            owners
+        };
+        if !owners.is_empty() {
+            self.note_told(device);
         }
-        self.note_told(device);
-        let _turn = self.turn(device).await;
-        self.write_device(device).await
+        // The device itself, maybe under both its names: with and without its tenant.
+        for owner in owners {
+            let _turn = self.turn(&owner).await;
+            self.write_device(&owner).await?;
+        }
+        Ok(())
     }
 
     /// A call of ours emptied the device's queue: ends and reports as replaced those of `waited` that still wait there,
@@ -274,7 +278,8 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
                 state: ReportState::from(event.state),
                 reason: reason(event, named),
                 f_port: if named.f_port == 0 { entry.f_port } else { named.f_port },
-                f_cnt: Some(named.f_cnt),
+                // It gets its counter when it is sent; until then the event has none.
+                f_cnt: Some(named.f_cnt).filter(|f_cnt| *f_cnt > 0 || event.state != DownlinkState::Queued),
                 confirmed: entry.confirmed,
                 at_ms: event.received_ms.unwrap_or(received_ms),
             });
@@ -326,11 +331,12 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         })
     }
 
-    /// The open entry that a downlink of an event names, if it is the device's own; and whether it is confirmed.
-    fn owned(book: &Book, device: &EndDevice, named: &NamedDownlink) -> Option<(EntryId, bool)> {
+    /// The open entry that a downlink of an event names, if it is the device's own; its owner, and whether it is
+    /// confirmed.
+    fn owned(book: &Book, device: &EndDevice, named: &NamedDownlink) -> Option<(EntryId, EndDevice, bool)> {
         ids(named).find_map(|id| {
             let entry = book.get(id)?;
-            (entry.device == *device).then_some((id, entry.confirmed))
+            entry.device.is_same(device).then(|| (id, entry.device.clone(), entry.confirmed))
         })
     }
 
@@ -352,7 +358,7 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
                     None => continue,
                 },
             };
-            if owner == *device {
+            if owner.is_same(device) {
                 return Ok(Some((id, found)));
             }
             self.0.forged.fetch_add(1, Ordering::Relaxed);
@@ -360,36 +366,6 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
         }
         Ok(None)
     }
-}
-
-/// What a report needs of an entry.
-struct Found {
-    source: Source,
-    correlation: String,
-    f_port: u8,
-    confirmed: bool,
-}
-
-impl From<&Entry> for Found {
-    fn from(entry: &Entry) -> Self {
-        let Entry { source, f_port, confirmed, .. } = *entry;
-        Self { source, correlation: entry.correlation.to_string(), f_port, confirmed }
-    }
-}
-
-impl From<Kept> for Found {
-    fn from(kept: Kept) -> Self {
-        let NewEntry { source, correlation, f_port, confirmed, .. } = kept.new;
-        Self { source, correlation, f_port, confirmed }
-    }
-}
-
-/// What is to be said beside the state.
-fn reason(event: &DownlinkEvent, named: &NamedDownlink) -> Option<String> {
-    if event.state == DownlinkState::Queued && named.payload == NamedPayload::Decoded {
-        return Some(UNENCODED.to_owned());
-    }
-    event.error.as_deref().map(|error| cut(error).to_owned())
 }
 
 fn ids(named: &NamedDownlink) -> impl Iterator<Item = EntryId> {

@@ -77,10 +77,12 @@ impl<D: Devices, N: Network, H: Hubs> Roster<D, N, H> {
 
     /// Keeps open all devices that are known from before, for the applications that can send downlinks.
     pub fn start(&self) {
+        let mut without_key = 0_usize;
         for (device, hub_device) in self.0.devices.known() {
+            without_key += usize::from(!self.0.network.serves(device.application_id()));
             self.meet(&device, &hub_device);
         }
-        info!(devices = self.len(), "Keeping the links of known devices open.");
+        info!(devices = self.len(), without_key, "Keeping the links of known devices open.");
     }
 
     /// A device was just resolved to this hub device. Call it for every uplink: when nothing changed, that is one
@@ -171,12 +173,18 @@ impl<D: Devices, N: Network, H: Hubs> Inner<D, N, H> {
             return;
         }
         let key = HubKey::of(hub_device);
+        if device.tenant().is_empty() && self.is_owned_with_tenant(&key, device) {
+            // The name with the tenant stays, as in the directory: learnt keys are kept by it.
+            return;
+        }
         let previous = self.owners.insert(key.clone(), device.clone());
         if let Some(previous) = previous.filter(|previous| previous != device) {
-            warn!(
-                %device, %previous, hub = %hub_device.hub, hub_device = %hub_device.device_id,
-                "Two end devices are one hub device; its messages go to the one that was seen last."
-            );
+            if !previous.is_same(device) {
+                warn!(
+                    %device, %previous, hub = %hub_device.hub, hub_device = %hub_device.device_id,
+                    "Two end devices are one hub device; its messages go to the one that was seen last."
+                );
+            }
             self.members.remove(&previous);
         }
         let member = Member { hub_device: Arc::clone(hub_device), lost: false };
@@ -184,6 +192,12 @@ impl<D: Devices, N: Network, H: Hubs> Inner<D, N, H> {
             self.part(&old.hub_device, &key);
         }
         self.hubs.keep_open(hub_device, wanted);
+    }
+
+    /// Whether the hub device is kept open for the same end device under the name with its tenant.
+    fn is_owned_with_tenant(&self, key: &HubKey, device: &EndDevice) -> bool {
+        let owner = self.owners.get(key).map(|owner| owner.clone());
+        owner.is_some_and(|owner| owner != *device && owner.is_same(device))
     }
 
     /// Ends the wish for a device's earlier hub device, unless it is the same under a new key.

@@ -13,6 +13,7 @@ mod event;
 mod files;
 mod https;
 mod hub;
+mod hub_control;
 mod listeners;
 mod methods;
 mod methods_api;

@@ -75,7 +75,13 @@ impl Emulator {
         let guard = stop.clone().drop_guard();
         let choices = (options.things_stack_open, options.webhook_timeout);
         let start = |bound| {
-            things_stack::Running::start(&dir, bound, choices, options.clock.clone(), (&tasks, &stop))
+            things_stack::Running::start(
+                &dir,
+                (bound, &hubs),
+                choices,
+                options.clock.clone(),
+                (&tasks, &stop),
+            )
         };
         let things_stack = plain.map(start).transpose()?;
         let stack = things_stack.as_ref().map(things_stack::Running::stack);

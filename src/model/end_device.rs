@@ -85,6 +85,14 @@ impl EndDevice {
     pub fn device_id(&self) -> &str {
         &self.key[usize::from(self.device_at)..]
     }
+
+    /// Whether both are one end device, seen with and without its tenant, or twice alike. The webhook does not always
+    /// say the tenant.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.application_id() == other.application_id()
+            && self.device_id() == other.device_id()
+            && (self.tenant() == other.tenant() || self.tenant().is_empty() || other.tenant().is_empty())
+    }
 }
 
 /// `application/device`, with `tenant/` before it when known.

@@ -71,6 +71,11 @@ impl Address {
         Self::parse(&format!("{scheme}://{host}")).map_err(|_| invalid())
     }
 
+    /// The whole address, for logs.
+    pub(super) fn as_str(&self) -> &str {
+        self.url.as_str()
+    }
+
     /// Whether scheme, host and port are the same. Both went through one parser, so case, IDN and default ports are
     /// compared in their normal form.
     pub(super) fn has_origin_of(&self, url: &Url) -> bool {

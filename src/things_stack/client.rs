@@ -17,6 +17,7 @@ use super::answer::{self, Call};
 use super::api::{ApiError, QueuedDownlink, Whereabouts};
 use super::downlink::{Downlink, Operation};
 use super::holds::Holds;
+use super::trouble::{Seen, Troubles};
 use super::{listing, request};
 use crate::model::EndDevice;
 
@@ -50,6 +51,7 @@ struct Inner {
     request_timeout: Duration,
     permits: Semaphore,
     holds: Holds,
+    troubles: Troubles,
     /// Applications whose keys may not ask the Network Server, so that it is said once.
     without_network_server: Mutex<HashSet<String>>,
 }
@@ -84,6 +86,7 @@ impl Client {
             request_timeout: options.request_timeout,
             permits: Semaphore::new(options.max_in_flight.clamp(1, Semaphore::MAX_PERMITS)),
             holds: Holds::default(),
+            troubles: Troubles::default(),
             without_network_server: Mutex::default(),
         })))
     }
@@ -116,8 +119,7 @@ impl Client {
     /// See [`ApiError`].
     pub async fn queue(&self, access: &Access, device: &EndDevice) -> Result<Vec<QueuedDownlink>, ApiError> {
         let url = self.address(access)?.queue(device).map_err(unusable)?;
-        let body = self.call(access, device, Call::Read, self.0.http.get(url)).await;
-        let body = body.map_err(|failed| failed.error)?;
+        let body = self.noted(access, device, Call::Read, self.0.http.get(url)).await?;
         listing::queue(&body).map_err(|error| unreadable("the queue", &error.to_string()))
     }
 
@@ -185,7 +187,27 @@ impl Client {
         let webhook_id = access.webhook_id.as_deref();
         let url = self.address(access)?.down(device, webhook_id, operation).map_err(unusable)?;
         let request = self.0.http.post(url).header(CONTENT_TYPE, "application/json").body(body);
-        self.call(access, device, Call::Write, request).await.map(|_| ()).map_err(|failed| failed.error)
+        self.noted(access, device, Call::Write, request).await.map(|_| ())
+    }
+
+    /// One request whose failure an operator should hear of.
+    async fn noted(
+        &self,
+        access: &Access,
+        device: &EndDevice,
+        call: Call,
+        request: RequestBuilder,
+    ) -> Result<Vec<u8>, ApiError> {
+        let result = self.call(access, device, call, request).await;
+        let seen = match &result {
+            Ok(_) => Seen::Success,
+            Err(Failed { status: Some(status), error }) => Seen::Status(*status, error),
+            Err(Failed { status: None, error }) => Seen::Silence(error),
+        };
+        if let Ok(address) = self.address(access) {
+            self.0.troubles.note(address.as_str(), device.application_id(), call, seen);
+        }
+        result.map_err(|failed| failed.error)
     }
 
     /// One request, in its turn, unless the device is held back.

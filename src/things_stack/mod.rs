@@ -18,6 +18,7 @@ mod listing;
 mod offered_url;
 mod request;
 mod tolerant;
+mod trouble;
 mod uplink;
 
 pub use access::{Access, DownlinkOffer, KeyOptions, Keys, Learnt, NotLearnt};

@@ -10,6 +10,8 @@ mod config;
 mod crash;
 #[cfg(feature = "emulator")]
 mod crash_downlinks;
+#[cfg(feature = "emulator")]
+mod demo;
 mod devices;
 mod downlink;
 mod dps;

@@ -188,6 +188,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 }
 
 fn unknown() -> Refusal {
-    let message = "no such control; see the section on The Things Stack in docs/EMULATOR.md";
+    let message =
+        "no such control; see \"The Things Stack\" and \"Cloud-to-device messages\" in docs/EMULATOR.md";
     Refusal::new(Code::NotFound, (EMULATOR, "not_found"), message)
 }

@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::super::error::EmulatorError;
+use super::super::hub::Hub;
 use super::super::listeners::{self, Bound};
 use super::outbox::Outbox;
 use super::saved::{Saved, Saver};
-use super::serve;
+use super::serve::{self, Site};
 use super::stack::ThingsStack;
 use super::up::Stamps;
 use crate::model::Clock;
@@ -28,13 +29,13 @@ pub(in super::super) struct Running {
 }
 
 impl Running {
-    /// Loads or makes the state in `dir` and serves the listeners until `stop`.
+    /// Loads or makes the state in `dir` and serves the listeners until `stop`, with the controls of `hubs`.
     ///
     /// # Errors
     /// [`EmulatorError`] says what to change.
     pub(in super::super) fn start(
         dir: &Path,
-        bound: Bound,
+        (bound, hubs): (Bound, &[Arc<Hub>]),
         (open, webhook_timeout): (bool, Duration),
         clock: Clock,
         (tasks, stop): (&TaskTracker, &CancellationToken),
@@ -51,10 +52,11 @@ impl Running {
         saver.save()?;
         tasks.spawn(Arc::clone(&saver).run(stop.clone()));
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let site = Arc::new(Site { stack: Arc::clone(&stack), hubs: hubs.to_vec() });
         for (_, listener) in bound.listeners {
-            let (stack, places, stop) = (Arc::clone(&stack), Arc::clone(&places), stop.clone());
+            let (site, places, stop) = (Arc::clone(&site), Arc::clone(&places), stop.clone());
             let end = stop.clone();
-            let serve = move |stream| serve::serve(Arc::clone(&stack), stream, end.clone());
+            let serve = move |stream| serve::serve(Arc::clone(&site), stream, end.clone());
             tasks.spawn(listeners::accept_plain(listener, (places, tasks.clone(), stop), serve));
         }
         Ok(Self { stack, saver })

@@ -17,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::super::https::{HEAD_TIMEOUT, segments};
+use super::super::hub::Hub;
+use super::super::hub_control;
 use super::super::reply::Reply;
 use super::api::{self, Call};
 use super::control;
@@ -29,14 +31,22 @@ const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// Time for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the listeners share.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) stack: Arc<ThingsStack>,
+    /// Controlled here too, as this port takes plain HTTP.
+    pub(super) hubs: Vec<Arc<Hub>>,
+}
+
 /// Serves one connection, until either side is done with it or the emulator stops.
-pub(super) async fn serve<S>(stack: Arc<ThingsStack>, stream: S, stop: CancellationToken)
+pub(super) async fn serve<S>(site: Arc<Site>, stream: S, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request| {
-        let stack = Arc::clone(&stack);
-        async move { answer(&stack, request).await }
+        let site = Arc::clone(&site);
+        async move { answer(&site, request).await }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -53,10 +63,10 @@ where
 }
 
 /// An error ends the connection without an answer.
-async fn answer(stack: &ThingsStack, request: Request<Incoming>) -> io::Result<Reply> {
+async fn answer(site: &Site, request: Request<Incoming>) -> io::Result<Reply> {
     let (parts, body) = request.into_parts();
     let answered = match read(body).await {
-        Ok(body) => route(stack, &parts, &body).await,
+        Ok(body) => route(site, &parts, &body).await,
         Err(refusal) => Ok(refusal.into_reply()),
     };
     match answered {
@@ -68,14 +78,20 @@ async fn answer(stack: &ThingsStack, request: Request<Incoming>) -> io::Result<R
 /// A fault asked for the end of the connection.
 struct Closed;
 
-async fn route(stack: &ThingsStack, parts: &Parts, body: &[u8]) -> Result<Reply, Closed> {
+async fn route(site: &Site, parts: &Parts, body: &Bytes) -> Result<Reply, Closed> {
+    let Site { stack, hubs } = site;
     let Some(path) = segments(parts.uri.path()) else {
         let refusal = Refusal::invalid((EMULATOR, "invalid_path"), "the path is no percent-encoded UTF-8");
         return Ok(refusal.into_reply());
     };
     let path: Vec<_> = path.iter().map(String::as_str).collect();
     if path.first() == Some(&"emulator") {
-        let reply = local_only(parts).and_then(|()| control::answer(stack, parts, &path, body));
+        let reply = local_only(parts).and_then(|()| {
+            if hub_control::owns(&path) {
+                return Ok(hub_control::answer(hubs, parts, &path, body));
+            }
+            control::answer(stack, parts, &path, body)
+        });
         return Ok(reply.unwrap_or_else(Refusal::into_reply));
     }
     let call = match Call::parse(&parts.method, &path, parts.uri.query()) {

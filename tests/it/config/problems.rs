@@ -225,6 +225,17 @@ fn keys_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn an_address_of_the_things_stack_with_the_apis_own_path_is_refused() {
+    for tail in ["/api/v3", "/api/v3/", "/console", "/tts/api/v3"] {
+        let toml = format!("[things_stack]\nbase_url = 'https://eu1.example.com{tail}'\n");
+        assert_eq!(Given::with_hub(&toml).problem().key, "things_stack.base_url", "{tail}");
+    }
+    for tail in ["", "/", "/tts"] {
+        Given::with_hub(&format!("[things_stack]\nbase_url = 'https://eu1.example.com{tail}'\n")).config();
+    }
+}
+
+#[test]
 fn a_value_refused_for_its_form_is_not_also_reported_as_missing() {
     for (toml, key) in [
         ("[azure.iot_hub]\nconnection_string = 'HostName=x'\n", "azure.iot_hub.connection_string"),

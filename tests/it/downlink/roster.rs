@@ -136,6 +136,23 @@ async fn a_device_that_is_met_is_kept_open_once_and_at_its_new_hub_when_it_moved
 }
 
 #[tokio::test]
+async fn a_device_met_without_its_tenant_keeps_the_name_with_it() {
+    let world = World::new();
+    known(&world, &[]);
+    let roster = world.roster();
+    let (bare, named) = (end_device("d-1"), EndDevice::new("eu1.example", "app", "d-1").unwrap());
+    let hub_device = hub_device("d-1");
+    roster.meet(&bare, &hub_device);
+    assert_eq!(roster.end_device(&hub_device), Some(bare.clone()));
+    for _ in 0..3 {
+        roster.meet(&named, &hub_device);
+        roster.meet(&bare, &hub_device);
+        assert_eq!(roster.end_device(&hub_device), Some(named.clone()));
+    }
+    assert_eq!((roster.len(), wishes(&world.hub)), (1, vec!["hub/d-1 all".to_owned(); 2]));
+}
+
+#[tokio::test]
 async fn a_hub_device_stands_for_one_end_device_only() {
     let world = World::new();
     known(&world, &[]);

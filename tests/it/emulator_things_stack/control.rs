@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 use tti_connector::emulator::things_stack::{DeviceName, Uplink};
+use tti_connector::emulator::{Options, Tier};
 
 use super::support::{APP, DEV, World, device};
 
@@ -82,4 +83,74 @@ async fn the_log_of_pushes_is_shown_from_any_number_on() {
     let (_, beyond) = shown("/emulator/pushes?from=9").await;
     assert_eq!((&beyond["first"], &beyond["pushes"]), (&json!(3), &json!([])));
     assert_eq!(shown("/emulator/pushes?from=x").await.0, 400);
+}
+
+/// Sends a device of the emulated hub a message; status and answer.
+async fn send(world: &World, path: &str, body: impl Into<reqwest::Body>) -> (u16, serde_json::Value) {
+    let url = world.url(&format!("/emulator/hubs/{path}"));
+    super::support::read(world.client.post(url).body(body).send().await.unwrap()).await
+}
+
+#[tokio::test]
+async fn a_message_for_a_hubs_device_is_sent_with_plain_http() {
+    let world = World::new().await;
+    let hub = &world.emulator.hubs()[0];
+    hub.create_device("valve/7", None).unwrap();
+    let (status, answer) =
+        send(&world, "localhost/devices/valve%2F7/messages?Port=10&Confirmed=true&message-id=open+7", "AQI=")
+            .await;
+    assert_eq!((status, answer), (202, json!({ "messageId": "open 7", "sequenceNumber": 1 })));
+    let (status, answer) = send(&world, "LOCALHOST/devices/valve%2F7/messages", vec![0, 255]).await;
+    assert_eq!((status, &answer["sequenceNumber"]), (202, &json!(2)));
+    let queue = hub.cloud_queue("valve/7");
+    let [first, second] = queue.as_slice() else { panic!("{queue:?}") };
+    assert_eq!(
+        (first.message.message_id.as_deref(), &first.message.body[..]),
+        (Some("open 7"), &b"AQI="[..])
+    );
+    let properties = [("Port", "10"), ("Confirmed", "true")].map(|(name, value)| (name.into(), value.into()));
+    assert_eq!(first.message.properties, properties);
+    // Unnamed, it gets a name all the same, so that reports can be told apart.
+    assert_eq!(second.message.message_id.as_deref(), answer["messageId"].as_str());
+    assert_eq!(second.message.body[..], [0, 255]);
+}
+
+#[tokio::test]
+async fn a_message_that_can_not_be_sent_is_refused_with_the_reason() {
+    let world = World::new().await;
+    let hub = &world.emulator.hubs()[0];
+    hub.create_device(DEV, None).unwrap();
+    let long = "x".repeat(129);
+    for (path, status, reason) in [
+        ("localhost/devices/nobody/messages".to_owned(), 404, "first uplink"),
+        (format!("127.0.0.9/devices/{DEV}/messages"), 404, "localhost"),
+        (format!("localhost/devices/{DEV}"), 404, "messages"),
+        (format!("localhost/devices/{DEV}/messages?Port=1&Port=2"), 400, "twice"),
+        (format!("localhost/devices/{DEV}/messages?message-id="), 400, "message-id"),
+        (format!("localhost/devices/{DEV}/messages?message-id={long}"), 400, "message-id"),
+    ] {
+        let (seen, answer) = send(&world, &path, "AQI=").await;
+        assert_eq!(seen, status, "{path} {answer}");
+        assert!(answer.to_string().contains(reason), "{path} {answer}");
+    }
+    let path = format!("localhost/devices/{DEV}/messages");
+    assert_eq!(send(&world, &path, vec![0; 64 * 1024 + 1]).await.0, 413);
+    let url = world.url(&format!("/emulator/hubs/{path}"));
+    let foreign = world.client.post(&url).header("Origin", "https://evil.example").send().await.unwrap();
+    assert_eq!(foreign.status(), 403);
+    assert_eq!(world.client.get(&url).send().await.unwrap().status(), 404);
+    assert_eq!(hub.cloud_queue(DEV), []);
+    for _ in 0..50 {
+        assert_eq!(send(&world, &path, "AQI=").await.0, 202);
+    }
+    assert_eq!(send(&world, &path, "AQI=").await.0, 403, "fifty wait");
+}
+
+#[tokio::test]
+async fn a_basic_hub_takes_no_message_by_control_either() {
+    let world = World::with(|options| Options { tier: Tier::Basic, ..options }).await;
+    world.emulator.hubs()[0].create_device(DEV, None).unwrap();
+    let (status, answer) = send(&world, &format!("localhost/devices/{DEV}/messages"), "AQI=").await;
+    assert_eq!(status, 403);
+    assert!(answer.to_string().contains("basic tier"), "{answer}");
 }

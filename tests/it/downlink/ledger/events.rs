@@ -85,6 +85,46 @@ async fn an_event_before_the_answer_of_the_push_proves_that_it_was_queued() {
 }
 
 #[tokio::test]
+async fn a_device_is_the_same_with_and_without_its_tenant_but_not_with_another() {
+    let disk = Disk::new();
+    let ledger = disk.load().await;
+    let bare = EndDevice::new("", "vineyard", "cellar").unwrap();
+    let other = EndDevice::new("another.tenant", "vineyard", "cellar").unwrap();
+    // A message posted by hand has no tenant, and so neither has what was asked for since.
+    assert_eq!(begun(&ledger, NewEntry { device: bare.clone(), ..confirmed("m") }).await, Begun::New);
+    assert_eq!(begun(&ledger, confirmed("n")).await, Begun::New);
+    let queued = event(DownlinkState::Queued, &["m", "n"]);
+    ledger.witness(&other, &queued).await.unwrap();
+    assert_eq!(begun(&ledger, confirmed("n")).await, Begun::Unsure);
+    for (name, device) in [("m", device("cellar")), ("n", bare)] {
+        let sent = event(DownlinkState::Sent, &[name]);
+        ledger.witness(&device, &sent).await.unwrap();
+        assert_eq!(ledger.reports(&device, None, &sent, NOW_MS).await.unwrap().len(), 1, "{name}");
+    }
+    // On disk, too.
+    let ledger = disk.load().await;
+    assert_eq!(begun(&ledger, confirmed("m")).await, Begun::Queued { sent: true });
+    assert_eq!(begun(&ledger, confirmed("n")).await, Begun::Queued { sent: true });
+}
+
+#[tokio::test]
+async fn a_queued_downlink_has_no_frame_counter_yet() {
+    let disk = Disk::new();
+    let ledger = disk.load().await;
+    assert_eq!(begun(&ledger, confirmed("m")).await, Begun::New);
+    for (state, f_cnt, expected) in [
+        (DownlinkState::Queued, 0, None),
+        (DownlinkState::Queued, 7, Some(7)),
+        (DownlinkState::Sent, 0, Some(0)),
+    ] {
+        let mut event = event(state, &["m"]);
+        event.downlinks[0].f_cnt = f_cnt;
+        let reports = ledger.reports(&device("cellar"), None, &event, NOW_MS).await.unwrap();
+        assert_eq!(reports[0].f_cnt, expected);
+    }
+}
+
+#[tokio::test]
 async fn another_devices_event_moves_nothing_and_is_not_reported() {
     let disk = Disk::new();
     let ledger = disk.load().await;
