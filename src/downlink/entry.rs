@@ -3,10 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::model::EndDevice;
-use crate::things_stack::Operation;
-
-/// What our correlation ids begin with.
-const PREFIX: &str = "tti-connector:";
+use crate::things_stack::{CORRELATION_PREFIX, Operation};
 
 /// A downlink's identity: the same for the same request of the cloud, whenever it comes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,12 +25,12 @@ impl EntryId {
 
     /// The correlation id that travels with the downlink: 46 characters, The Things Stack takes 100.
     pub fn correlation_id(self) -> String {
-        format!("{PREFIX}{self}")
+        format!("{CORRELATION_PREFIX}{self}")
     }
 
     /// Reads back [`EntryId::correlation_id`]. `None` for anybody else's.
     pub fn parse(correlation_id: &str) -> Option<Self> {
-        Self::from_hex(correlation_id.strip_prefix(PREFIX)?)
+        Self::from_hex(correlation_id.strip_prefix(CORRELATION_PREFIX)?)
     }
 
     /// Reads back what `Display` wrote.

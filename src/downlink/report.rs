@@ -81,9 +81,7 @@ impl ReportState {
             Self::Replaced => "replaced",
         }
     }
-}
 
-impl ReportState {
     /// All of them.
     const ALL: [Self; 9] = [
         Self::Queued,
