@@ -6,6 +6,7 @@
 
 mod batch;
 mod books;
+mod carve;
 mod claim;
 pub mod control;
 mod database;

@@ -77,7 +77,9 @@ impl Writer {
         self.shared.meters.set_health(Some(Arc::clone(&why)));
         let soon_again = self.recovered.is_some_and(|at| at.elapsed() < PROBE_MAX);
         let wait = if soon_again && trouble != Trouble::Passing { PROBE_MAX.min(PROBE * 4) } else { PROBE };
-        Illness { trouble, detached: false, damage, why, undone, probe_at: Instant::now() + wait, wait }
+        // Saving what is left of a damaged database need not wait for anything.
+        let first = if trouble == Trouble::Damaged && !soon_again { Duration::ZERO } else { wait };
+        Illness { trouble, detached: false, damage, why, undone, probe_at: Instant::now() + first, wait }
     }
 
     /// One turn of the loop while the disk is ill.

@@ -8,10 +8,11 @@ use std::io::{self, Read as _};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
+use super::carve::{Body, Carved};
 use super::database::{self, PAGE_BYTES};
 use super::folder::{Folder, beside};
 use super::ledger::Ledger;
-use super::rescue;
+use super::rescue::{self, Row};
 use super::schema;
 use super::seal::{self, Sealed};
 use super::types::Seq;
@@ -50,8 +51,16 @@ pub(super) fn save(folder: &Folder, now_ms: i64, given: Seq) -> rusqlite::Result
     draft.pragma_update(None, "synchronous", "OFF")?;
     schema::create(&draft)?;
     let old = view(folder).map_err(unwritten)?;
-    let mut salvage =
-        Salvage { draft: &draft, old: old.as_ref(), now_ms, saved: Saved::default(), written: 0 };
+    let log = Log::read(&folder.log()).map_err(unwritten)?;
+    let carved = Carved::read(&folder.view(), &folder.log(), &log).map_err(unwritten)?;
+    let mut salvage = Salvage {
+        draft: &draft,
+        old: old.as_ref(),
+        carved: &carved,
+        now_ms,
+        saved: Saved::default(),
+        written: 0,
+    };
     draft.execute_batch("BEGIN")?;
     salvage.records()?;
     salvage.orphans()?;
@@ -126,6 +135,7 @@ fn readable(folder: &Folder) -> Option<Connection> {
 struct Salvage<'a> {
     draft: &'a Connection,
     old: Option<&'a Connection>,
+    carved: &'a Carved,
     now_ms: i64,
     saved: Saved,
     written: u64,
@@ -151,7 +161,7 @@ impl Salvage<'_> {
                 .prepare_cached("SELECT key, grp FROM lane WHERE id = ?")?
                 .query_row([row.lane], |lane| Ok((lane.get(0)?, lane.get(1)?)))
                 .optional()?;
-            let found = rescue::body(old, seq);
+            let found = self.proven(old, seq, row, lane.as_ref());
             let (dedup, body) = found.clone().unwrap_or_default();
             let (key, group) = lane.clone().unwrap_or_default();
             let content = Sealed { lane: &key, group: &group, received_ms: row.received_ms, body: &body };
@@ -197,6 +207,18 @@ impl Salvage<'_> {
                 }
             }
         })
+    }
+
+    /// The body that matches the seal, from wherever it can be had; else what the tree gives.
+    fn proven(&self, old: &Connection, seq: Seq, row: &Row, lane: Option<&(String, String)>) -> Option<Body> {
+        let found = rescue::body(old, seq);
+        let (Some(seal), Some((lane, group))) = (row.seal, lane) else { return found };
+        let matches =
+            |(_, body): &Body| Sealed { lane, group, received_ms: row.received_ms, body }.seal(seq) == seal;
+        match found {
+            Some(sound) if matches(&sound) => Some(sound),
+            other => self.carved.bodies(seq).find(matches).or(other),
+        }
     }
 
     /// Bodies of which nothing else is known any more.

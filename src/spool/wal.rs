@@ -5,6 +5,7 @@
 //! a later transaction follows the broken frame, the disk has changed what was synced, and SQLite would drop it all.
 //! The format is SQLite's, "WAL-mode file format" in its documentation.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
@@ -37,7 +38,11 @@ struct Frame {
     ours: bool,
     /// Pages of the database after the transaction that it ends; 0 inside a transaction.
     commit: u32,
+    page: u32,
 }
+
+/// Where in the log the latest sound version of a page begins.
+pub(super) type Latest = HashMap<u32, u64>;
 
 /// What a look at a log gave.
 #[derive(Debug)]
@@ -73,7 +78,7 @@ impl Log {
                 salts = Some(own);
             }
             let ours = salts == Some(own);
-            frames.push(Frame { valid: matches && ours, ours, commit: word(&head, 4) });
+            frames.push(Frame { valid: matches && ours, ours, commit: word(&head, 4), page: word(&head, 0) });
             before = stored;
         }
         let used = frames.iter().rposition(|frame| frame.ours).map_or(0, |last| last + 1);
@@ -140,6 +145,15 @@ impl Log {
         }
         out.into_inner()?.sync_all()?;
         Ok(true)
+    }
+
+    /// The sound pages up to the last sound end of a transaction.
+    pub(super) fn latest(&self) -> Latest {
+        let last = self.frames.iter().rposition(|frame| frame.valid && frame.commit > 0);
+        let used = &self.frames[..last.map_or(0, |last| last + 1)];
+        let places = (0_u64..).map(|index| HEADER as u64 + index * (FRAME + PAGE) as u64 + FRAME as u64);
+        let sound = used.iter().zip(places).filter(|(frame, _)| frame.valid);
+        sound.map(|(frame, at)| (frame.page, at)).collect()
     }
 
     /// Pages of the database after the last sound transaction; 0 when there is none.

@@ -13,6 +13,7 @@ mod crash_downlinks;
 #[cfg(feature = "emulator")]
 mod demo;
 mod devices;
+mod disk;
 mod downlink;
 mod dps;
 #[cfg(feature = "emulator")]

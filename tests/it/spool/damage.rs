@@ -1,10 +1,11 @@
 //! Databases that the disk has changed: nothing wrong comes out, and what is not damaged is not lost.
 //!
-//! By default every 7th place is damaged; `TTI_FLIPS=1 cargo test damage::` damages each one.
+//! By default some five places of each file are damaged; `TTI_FLIPS=1 cargo test damage::` damages each page.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tti_connector::model::ParkReason;
@@ -14,6 +15,8 @@ use super::{Place, keyed, record, seqs, stored, take};
 
 const PAGE: usize = 4096;
 const RECORDS: i64 = 60;
+/// For a backlog that should come at once, on a busy machine; and a damaged one to be saved.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn body(number: i64) -> Bytes {
     // Some fill pages of their own.
@@ -58,26 +61,31 @@ async fn looked_at(place: &Place, bodies: &BTreeMap<Seq, Bytes>) -> Seen {
     let (spool, mut claim) = place.open();
     let mut seen = Seen { good: 0, damaged: 0 };
     let mut given = Vec::new();
-    let mut tries = 0;
-    while let Ok(Some(batch)) =
-        tokio::time::timeout(std::time::Duration::from_millis(if tries == 0 { 50 } else { 0 }), claim.next())
-            .await
-    {
-        tries += 1;
+    // Fewer may come than are expected: what hides them is found at the end.
+    while given.len() < usize::try_from(spool.stats().pending).unwrap() {
+        let Ok(Some(batch)) = tokio::time::timeout(PATIENCE, claim.next()).await else { break };
         given.extend(batch);
     }
     let mut last = Seq(0);
     for pending in &given {
         assert!(pending.seq > last, "in order, each once");
         last = pending.seq;
-        match spool.record(pending.seq).await {
+        match steady(async || spool.record(pending.seq).await).await {
             Ok(Some((_, body))) => {
                 assert_eq!(Some(&body), bodies.get(&pending.seq), "{:?}", pending.seq);
-                let device = format!("device {}", (pending.seq.0 - 1) % 5);
+                let number = (pending.seq.0 - 1) % 5;
+                // The last three are of another one.
+                let device =
+                    if pending.seq.0 > RECORDS { "device".to_owned() } else { format!("device {number}") };
                 assert!(pending.lane.ends_with(&device), "{pending:?}");
                 seen.good += 1;
             }
-            Ok(None) => panic!("given and gone: {pending:?}"),
+            // It was found to be damaged while the database was saved.
+            Ok(None) => {
+                let state = spool.state_of(pending.seq).await;
+                assert!(matches!(state, State::Parked { .. }), "{pending:?} is {state:?}");
+                seen.damaged += 1;
+            }
             Err(SpoolError::Damaged(_)) => {
                 seen.damaged += 1;
                 // Which is what the pump does. It may show that more is damaged.
@@ -86,11 +94,12 @@ async fn looked_at(place: &Place, bodies: &BTreeMap<Seq, Bytes>) -> Seen {
             Err(error) => panic!("{error}"),
         }
     }
-    for parked in spool.parked(&ParkedFilter::default(), Seq(0), 1000).await.unwrap_or_default() {
+    let parked = steady(async || spool.parked(&ParkedFilter::default(), Seq(0), 1000).await).await.unwrap();
+    for parked in parked {
         if parked.reason == ParkReason::Damaged.as_str() {
             seen.damaged += usize::from(!given.iter().any(|pending| pending.seq == parked.seq));
         } else {
-            match spool.body(parked.seq).await {
+            match steady(async || spool.body(parked.seq).await).await {
                 Ok(Some(body)) => {
                     assert_eq!(Some(&body), bodies.get(&parked.seq), "{parked:?}");
                     seen.good += 1;
@@ -107,6 +116,19 @@ async fn looked_at(place: &Place, bodies: &BTreeMap<Seq, Bytes>) -> Seen {
     seen
 }
 
+/// Tries again while the files are opened anew.
+async fn steady<T>(mut ask: impl AsyncFnMut() -> Result<T, SpoolError>) -> Result<T, SpoolError> {
+    let answer = async {
+        loop {
+            match ask().await {
+                Err(SpoolError::Io(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                other => break other,
+            }
+        }
+    };
+    super::within(answer).await
+}
+
 fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     fs::create_dir_all(to).unwrap();
@@ -117,92 +139,112 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Damages each of `offsets` of `file` in its turn, with each of `with`.
-async fn try_each(
-    file: &str,
-    crash: bool,
-    step: usize,
-    unit: usize,
-    with: &[fn(&mut Vec<u8>, usize)],
-) -> (usize, usize) {
+/// A change of a file's bytes at a place.
+type Damage = fn(Vec<u8>, usize) -> Vec<u8>;
+
+/// Damages one page after the other of `file`, or one frame. `holds` tells how many messages may be lost with the page
+/// at an index; the others must come, and the lost ones be known as damaged unless `silent`.
+async fn try_each(file: &str, crash: bool, step: usize, with: &[Damage], silent: bool, holds: Option<usize>) {
     let (place, sound, victim) = (Place::new(), Place::new(), Place::new());
     let bodies = filled(&place, Some(&sound)).await;
     let from = if crash { &sound } else { &place };
     let original = fs::read(from.config.directory.join(file)).unwrap();
-    let total = bodies.len();
+    let per_page = rows_of_pages(&place);
     let (mut tried, mut worst) = (0, 0);
-    let every = crate::spool::damage::every();
     for (index, offset) in (0..original.len()).step_by(step).enumerate() {
-        if index % every != 0 {
+        if index % every(original.len() / step) != 0 {
             continue;
         }
         for change in with {
             copy(&from.config.directory, &victim.config.directory);
-            let mut bytes = original.clone();
-            change(&mut bytes, offset);
-            fs::write(victim.config.directory.join(file), bytes).unwrap();
-            let seen = looked_at(&victim, &bodies).await;
+            fs::write(victim.config.directory.join(file), change(original.clone(), offset)).unwrap();
+            let Seen { good, damaged } = looked_at(&victim, &bodies).await;
+            let (lost, may) =
+                (bodies.len() - good, holds.unwrap_or_else(|| per_page.get(&index).copied().unwrap_or(0)));
             tried += 1;
-            // One page holds so many at most; the rest must be there.
-            let lost = total - seen.good.min(total);
             worst = worst.max(lost);
-            println!("{file} {offset}: {} good, {} damaged of {total}", seen.good, seen.damaged);
-            assert!(
-                lost <= unit,
-                "{file} at {offset}: {} good and {} damaged of {total}",
-                seen.good,
-                seen.damaged
-            );
+            let what = format!("{file} at {offset}: {good} good and {damaged} damaged of {}", bodies.len());
+            assert!(lost <= may, "{what}; it may be {may}");
+            assert!(silent || damaged >= lost, "{what}; some are not accounted for");
             // A second start has nothing to complain about.
-            let again = looked_at(&victim, &bodies).await;
-            assert_eq!(again.good, seen.good, "{file} at {offset}, the second time");
+            assert_eq!(
+                looked_at(&victim, &bodies).await.good,
+                good,
+                "{what}, and another number the second time"
+            );
         }
     }
-    (tried, worst)
+    println!("{tried} times {file} was damaged; of {} messages at most {worst} with it", bodies.len());
 }
 
-pub(super) fn every() -> usize {
-    std::env::var("TTI_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(7)
+/// How many messages depend on each page of a database, by its index in the file.
+fn rows_of_pages(place: &Place) -> BTreeMap<usize, usize> {
+    let sqlite = place.sqlite();
+    let mut pages = sqlite.prepare("SELECT pageno, name, pagetype, ncell FROM dbstat").unwrap();
+    let rows = pages.query_map([], |row| {
+        let (number, name, kind): (u32, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let cells: u32 = row.get(3)?;
+        Ok((
+            number as usize - 1,
+            match (name.as_str(), kind.as_str()) {
+                // Whose they are; all of them, with so few devices.
+                ("lane", _) => RECORDS as usize + 3,
+                ("msg", "overflow") => 1,
+                // The way to the bodies is found without it.
+                ("msg", "internal") => 0,
+                ("msg" | "idx" | "parked", _) => cells as usize,
+                (_, _) => 0,
+            },
+        ))
+    });
+    rows.unwrap().map(Result::unwrap).collect()
 }
 
-fn flip(bytes: &mut Vec<u8>, at: usize) {
+/// Each one of so many is damaged, by default some five in all.
+fn every(pages: usize) -> usize {
+    std::env::var("TTI_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or((pages / 5).max(1))
+}
+
+fn flip(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
     // Somewhere in the page, the same for each run.
-    let within = at.wrapping_mul(2_654_435_761) % PAGE;
-    let place = (at + within).min(bytes.len() - 1);
+    let place = (at + at.wrapping_mul(2_654_435_761) % PAGE).min(bytes.len() - 1);
     bytes[place] ^= 1 << (at % 7);
+    bytes
 }
 
-fn flip_head(bytes: &mut Vec<u8>, at: usize) {
+fn flip_head(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
     bytes[at] ^= 0xff;
     let next = (at + 5).min(bytes.len() - 1);
     bytes[next] ^= 0x10;
+    bytes
 }
 
-fn zero(bytes: &mut Vec<u8>, at: usize) {
+fn zero(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
     let end = (at + PAGE).min(bytes.len());
     bytes[at..end].fill(0);
+    bytes
+}
+
+fn cut(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
+    bytes.truncate(at);
+    bytes
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_damaged_page_of_the_database_gives_a_wrong_body_or_takes_more_than_it_holds() {
-    // The whole index of so small a database is one page: then all are known by their bodies only.
-    let (tried, worst) =
-        try_each("spool.db", false, PAGE, RECORDS as usize + 3, &[flip, flip_head, zero]).await;
-    println!("{tried} damaged databases, at most {worst} of {} messages damaged", RECORDS + 3);
+    try_each("spool.db", false, PAGE, &[flip, flip_head, zero], false, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_damaged_frame_of_the_log_loses_more_than_it_holds() {
-    let (tried, worst) =
-        try_each("spool.db-wal", true, PAGE + 24, RECORDS as usize + 3, &[flip, flip_head]).await;
-    println!("{tried} damaged logs, at most {worst} of {} messages damaged", RECORDS + 3);
+    // Each is a version of a page, with as many messages on it.
+    try_each("spool.db-wal", true, PAGE + 24, &[flip, flip_head], false, Some(20)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_cut_anywhere_comes_up_with_what_is_left() {
-    let cut = |bytes: &mut Vec<u8>, at: usize| bytes.truncate(at);
-    let (tried, worst) = try_each("spool.db", false, PAGE, RECORDS as usize + 3, &[cut]).await;
-    println!("{tried} cut databases, at most {worst} of {} messages damaged", RECORDS + 3);
+async fn a_database_or_log_cut_anywhere_comes_up_with_what_is_left() {
+    try_each("spool.db", false, PAGE, &[cut], true, Some(usize::MAX)).await;
+    try_each("spool.db-wal", true, PAGE + 24, &[cut], true, Some(usize::MAX)).await;
 }
 
 #[tokio::test]
