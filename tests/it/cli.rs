@@ -96,6 +96,9 @@ fn wrong_arguments_end_with_2_and_a_hint() {
         &["replay", "x.json"],
         &["spool", "discard"],
         &["spool", "discard", "--all", "7"],
+        &["replay", "--to", "http://127.0.0.1/"],
+        &["replay", "a.json", "--parked", "--to", "http://127.0.0.1/"],
+        &["replay", "a.json", "--reason", "rejected", "--to", "http://127.0.0.1/"],
         &["health", "--url", "http://127.0.0.1:1", "--ready"],
     ] {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
