@@ -23,11 +23,15 @@ mod emulator_https;
 mod emulator_things_stack;
 #[cfg(feature = "emulator")]
 mod end_to_end;
+#[cfg(feature = "emulator")]
+mod fleet;
 mod iot_hub;
 mod messages;
 mod payloads;
 mod pump;
 mod replay;
+#[cfg(all(unix, feature = "emulator"))]
+mod restarts;
 mod spool;
 mod things_stack;
 mod traps;
