@@ -334,6 +334,11 @@ impl Hub {
         self.presence().cut(device_id, why);
     }
 
+    /// Whether a connection holds a device.
+    pub(super) fn holds_device(&self, device_id: &str, connection: u64) -> bool {
+        self.presence().holds(device_id, connection)
+    }
+
     /// The devices a connection holds.
     pub(super) fn devices_of(&self, connection: u64) -> Vec<String> {
         self.presence().held_by(connection)

@@ -11,6 +11,7 @@ mod dps_wire;
 mod error;
 mod event;
 mod faults;
+mod faults_api;
 mod faults_hub;
 mod files;
 mod https;

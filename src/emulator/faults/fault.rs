@@ -62,6 +62,9 @@ pub enum FaultError {
     /// It can only be about one device.
     #[error("HubMoved is about one device; name it")]
     OneDevice,
+    /// It takes no delay.
+    #[error("HubMoved begins at once; leave the delay out")]
+    AtOnce,
     /// Too many wait or last.
     #[error("the hub has {0} faults already; end them first")]
     TooMany(usize),
@@ -124,6 +127,7 @@ impl Fault {
             }
             Some(_) if self.kind.reach() == Reach::Hub => Err(FaultError::WholeHub),
             None if self.kind == FaultKind::HubMoved => Err(FaultError::OneDevice),
+            Some(_) if self.kind == FaultKind::HubMoved && !self.delay.is_zero() => Err(FaultError::AtOnce),
             Some(_) | None => Ok(()),
         }
     }
@@ -143,5 +147,7 @@ mod tests {
         assert_eq!(fault().of("").check(), Err(FaultError::Device));
         assert_eq!(Fault::new(FaultKind::HubDown).of("a").check(), Err(FaultError::WholeHub));
         assert_eq!(Fault::new(FaultKind::HubMoved).check(), Err(FaultError::OneDevice));
+        let moved = Fault::new(FaultKind::HubMoved).of("a").after(Duration::from_secs(1));
+        assert_eq!(moved.check(), Err(FaultError::AtOnce));
     }
 }

@@ -8,4 +8,4 @@ mod table;
 pub use fault::{ActiveFault, Fault, FaultError};
 pub use kind::FaultKind;
 pub(super) use properties::{Asked, asked};
-pub(super) use table::{Faults, Verdict};
+pub(super) use table::{Begun, Faults, Verdict};
