@@ -20,6 +20,7 @@ use super::options::{MAX_HUBS, Options};
 use super::ready::{self, Ready, ReadyHub};
 use super::saved::{Saved, Saver};
 use super::things_stack::{self, ThingsStack};
+use super::tier::TierSettings;
 
 const LOCK_FILE: &str = "emulator.lock";
 /// AMQP connections, and separately HTTPS connections. A thousand devices with a connection each, and spare.
@@ -63,7 +64,13 @@ impl Emulator {
 
         let hubs: Vec<_> = (0..options.hubs)
             .map(|index| saved.take_hub(&listeners::host(index), options.clock.clone()))
-            .map(|hub| Arc::new(hub.with_tier(options.tier).with_cloud(options.cloud.clone())))
+            .map(|hub| {
+                hub.set_tier(TierSettings {
+                    cut_after: options.cut_throttled,
+                    ..TierSettings::new(options.tier, options.units)
+                });
+                Arc::new(hub.with_cloud(options.cloud.clone()))
+            })
             .collect();
         let dps = Arc::new(Dps::new(
             (saved.id_scope.clone(), saved.group_key.clone()),
@@ -173,7 +180,9 @@ fn listen_amqp(site: &Arc<Site>, bound: Bound, tls: TlsAcceptor) {
     let reception = Reception { tls, places, tasks: site.tasks.clone(), stop: site.stop.clone() };
     for (index, listener) in bound.listeners {
         let (hub, stop) = (Arc::clone(&site.hubs[index]), site.stop.clone());
-        site.tasks.spawn(listeners::accept(listener, reception.clone(), move |stream| {
+        let gate = Arc::clone(&hub);
+        let open = move || !gate.is_down();
+        site.tasks.spawn(listeners::accept(listener, reception.clone(), open, move |stream| {
             listeners::serve_amqp_connection(stream, Arc::clone(&hub), stop.clone())
         }));
     }
@@ -185,8 +194,11 @@ fn listen_https(site: &Arc<Site>, bound: Bound, tls: TlsAcceptor) {
     for (index, listener) in bound.listeners {
         let (hub, site) = (Arc::clone(&site.hubs[index]), Arc::clone(site));
         let tasks = site.tasks.clone();
-        tasks.spawn(listeners::accept(listener, reception.clone(), move |stream| {
-            https::serve(Arc::clone(&site), Arc::clone(&hub), stream)
-        }));
+        tasks.spawn(listeners::accept(
+            listener,
+            reception.clone(),
+            || true,
+            move |stream| https::serve(Arc::clone(&site), Arc::clone(&hub), stream),
+        ));
     }
 }
