@@ -115,7 +115,7 @@ async fn run(args: Args) -> bool {
         random,
         longest_stop: Arc::clone(&longest_stop),
     };
-    let field = Field { hubs: args.hubs, ailing, api_kinds: api_faults().len() };
+    let field = Field { hubs: args.hubs, devices: args.devices, ailing, api_kinds: api_faults().len() };
     let began = Instant::now();
     striker.run(plan::plan(args.seed, args.lasting, field)).await;
     tokio::time::sleep_until(began + args.lasting).await;

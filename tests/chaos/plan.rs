@@ -2,12 +2,48 @@
 
 use std::time::Duration;
 
+use tti_connector::emulator::FaultKind;
+
 use super::relay::Mode;
 
 /// The connector may be ended in this part of the run, then it lives on, so that its growth shows.
 const RESTARTING: f64 = 0.33;
 /// Every so many great faults one long pause follows, in which a stall would show.
 const REST_EVERY: usize = 4;
+
+/// What can befall a whole hub.
+const OF_HUBS: [FaultKind; 11] = [
+    FaultKind::KillTcp,
+    FaultKind::KillAmqpConnection,
+    FaultKind::KillAmqpSession,
+    FaultKind::KillAmqpCbsLinkReq,
+    FaultKind::KillAmqpCbsLinkResp,
+    FaultKind::InvokeThrottling,
+    FaultKind::InvokeMaxMessageQuota,
+    FaultKind::ShutDownAmqp,
+    FaultKind::Silence,
+    FaultKind::SlowReads,
+    FaultKind::HubDown,
+];
+/// What can befall any device, once.
+const OF_LINKS: [FaultKind; 8] = [
+    FaultKind::KillAmqpSession,
+    FaultKind::KillAmqpD2cLink,
+    FaultKind::KillAmqpC2dLink,
+    FaultKind::KillAmqpTwinLinkReq,
+    FaultKind::KillAmqpTwinLinkResp,
+    FaultKind::KillAmqpMethodReqLink,
+    FaultKind::KillAmqpMethodRespLink,
+    FaultKind::ExpireTokens,
+];
+/// What an ailing device meets for a while.
+const OF_AILING: [FaultKind; 5] = [
+    FaultKind::InvokeThrottling,
+    FaultKind::InvokeMaxMessageQuota,
+    FaultKind::InvokeAuthError,
+    FaultKind::StealLinks,
+    FaultKind::HubMoved,
+];
 
 /// Where a relay stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +68,14 @@ pub(crate) enum Fault {
     Cut { way: Way, then: Mode },
     /// The way is in this mode for the hold; nothing is lost on it.
     Hinder { way: Way, mode: Mode },
+    /// A hub does this to all its devices for the hold.
+    Hub { hub: usize, kind: FaultKind },
+    /// A hub has limits far below the load for the hold.
+    Throttled { hub: usize },
+    /// A hub does this to a device, once.
+    Link { device: usize, kind: FaultKind },
+    /// A hub does this to a device for the hold.
+    Ailing { ailing: usize, kind: FaultKind },
     /// One connection is reset.
     CutOne { way: Way },
     /// A hub device is deleted; DPS makes it anew.
@@ -51,7 +95,8 @@ impl Fault {
     pub(crate) fn is_great(&self) -> bool {
         match self {
             Self::Kill | Self::Terminate | Self::CloudRestarts { .. } => true,
-            Self::Cut { .. } | Self::Hinder { .. } => true,
+            Self::Cut { .. } | Self::Hinder { .. } | Self::Hub { .. } | Self::Throttled { .. } => true,
+            Self::Link { .. } | Self::Ailing { .. } => false,
             Self::CutOne { .. } | Self::Delete { .. } | Self::Disable { .. } | Self::NewKeys { .. } => false,
             Self::DpsRefuses { .. } | Self::ApiFails { .. } => false,
         }
@@ -75,6 +120,8 @@ impl Fault {
                 Mode::Creep { .. } => "slow reader on a way",
                 Mode::Pass | Mode::Refuse => "a way refused",
             },
+            Self::Hub { kind, .. } | Self::Link { kind, .. } | Self::Ailing { kind, .. } => kind.as_str(),
+            Self::Throttled { .. } => "hub throttles by its tier",
             Self::CutOne { .. } => "one connection reset",
             Self::Delete { .. } => "device deleted",
             Self::Disable { .. } => "device disabled",
@@ -97,6 +144,8 @@ pub(crate) struct Strike {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
     pub(crate) hubs: usize,
+    pub(crate) devices: usize,
+    /// Of these, at their end.
     pub(crate) ailing: usize,
     /// Ways in which the API can fail.
     pub(crate) api_kinds: usize,
@@ -125,15 +174,18 @@ fn great(random: &mut fastrand::Rng, lasting: Duration, field: Field) -> Vec<Str
             return strikes;
         }
         let may_restart = at.as_secs_f64() < lasting.as_secs_f64() * RESTARTING;
-        let fault = match random.u8(..12) {
+        let hub = random.usize(..field.hubs);
+        let fault = match random.u8(..18) {
             0..=2 if may_restart => Fault::Kill,
             3..=4 if may_restart => Fault::Terminate,
             5 => Fault::CloudRestarts { rough: random.bool() },
-            0 | 6..=8 => {
+            6..=7 => Fault::Throttled { hub },
+            8..=10 => {
                 let then = if random.bool() { Mode::Refuse } else { Mode::Pass };
                 Fault::Cut { way: way(random, field), then }
             }
-            _ => Fault::Hinder { way: way(random, field), mode: hindrance(random) },
+            11..=13 => Fault::Hinder { way: way(random, field), mode: hindrance(random) },
+            _ => Fault::Hub { hub, kind: OF_HUBS[random.usize(..OF_HUBS.len())] },
         };
         strikes.push(Strike { at, hold, fault });
         at += hold;
@@ -151,11 +203,16 @@ fn small(random: &mut fastrand::Rng, lasting: Duration, field: Field) -> Vec<Str
             return strikes;
         }
         let ailing = random.usize(..field.ailing);
-        let fault = match random.u8(..12) {
+        let fault = match random.u8(..16) {
             0 => Fault::CutOne { way: way(random, field) },
             1..=2 => Fault::Delete { ailing },
             3 => Fault::Disable { ailing },
             4 => Fault::NewKeys { ailing },
+            6..=8 => {
+                let kind = OF_LINKS[random.usize(..OF_LINKS.len())];
+                Fault::Link { device: random.usize(..field.devices), kind }
+            }
+            9..=10 => Fault::Ailing { ailing, kind: OF_AILING[random.usize(..OF_AILING.len())] },
             5 => Fault::DpsRefuses { status: if random.bool() { 429 } else { 500 } },
             _ => Fault::ApiFails { kind: random.usize(..field.api_kinds) },
         };

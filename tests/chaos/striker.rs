@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tti_connector::emulator::DeviceStatus;
 use tti_connector::emulator::things_stack::{Effect, Fault as ApiFault};
+use tti_connector::emulator::{DeviceStatus, Fault as HubFault, FaultKind, Hub, Tier, TierSettings};
 
 use super::asking::{Gate, hub_of, queued};
 use super::cloud::{Cloud, id, now_ms};
@@ -47,7 +47,12 @@ impl Striker {
             self.cloud.set(way, Mode::Pass);
         }
         self.cloud.refuse_registrations(None).await;
-        self.cloud.now().stack.clear_faults();
+        let now = self.cloud.now();
+        now.stack.clear_faults();
+        for hub in now.hubs {
+            hub.end_faults();
+            hub.set_tier(TierSettings::new(Tier::Standard, 1));
+        }
     }
 
     async fn strike(mut self, Strike { hold, fault, .. }: Strike) {
@@ -74,6 +79,36 @@ impl Striker {
                 sleep(hold).await;
                 self.cloud.set(way, Mode::Pass);
                 self.close(window);
+            }
+            Fault::Hub { hub, kind } => {
+                let window = self.open(Some(Whom::Hub(hub)), cuts(kind));
+                self.inject(&self.cloud.now().hubs[hub], HubFault::new(kind).lasting(hold));
+                sleep(hold).await;
+                self.close(window);
+            }
+            Fault::Throttled { hub } => {
+                let window = self.open(Some(Whom::Hub(hub)), false);
+                self.cloud.now().hubs[hub].set_tier(slow());
+                sleep(hold).await;
+                self.cloud.now().hubs[hub].set_tier(TierSettings::new(Tier::Standard, 1));
+                self.close(window);
+            }
+            Fault::Link { device, kind } => {
+                if let Some(hub) = hub_of(&self.cloud.now(), device) {
+                    self.cut(Some(Whom::Device(device)));
+                    self.inject(&hub, HubFault::new(kind).of(id(device)));
+                }
+            }
+            Fault::Ailing { ailing, kind } => {
+                let (device, now) = (self.steady + ailing, self.cloud.now());
+                if let Some(hub) = hub_of(&now, device) {
+                    let mut books = self.state.downlinks();
+                    if kind == FaultKind::HubMoved {
+                        books.deleted.extend(queued(&now, device));
+                    }
+                    self.cut(Some(Whom::Device(device)));
+                    self.inject(&hub, HubFault::new(kind).of(id(device)).lasting(hold));
+                }
             }
             Fault::CutOne { way } => {
                 let (first, random) = (if let Way::Hub(hub) = way { hub } else { 0 }, &mut self.random);
@@ -166,6 +201,12 @@ impl Striker {
         _ = hub.update_device(&id(device), status, keys, None);
     }
 
+    fn inject(&self, hub: &Hub, fault: HubFault) {
+        if let Err(error) = hub.inject(fault) {
+            self.state.breach(format!("the plan asks for what a hub can't do: {error}"));
+        }
+    }
+
     fn cut(&self, whom: Option<Whom>) {
         if let Some(whom) = whom {
             self.state.health().moment(whom, now_ms());
@@ -191,6 +232,22 @@ fn whom(way: Way) -> Option<Whom> {
         Way::AllHubs => Some(Whom::All),
         Way::Dps | Way::Webhook | Way::ThingsStack => None,
     }
+}
+
+/// Whether this lets go of links on which something may be under way.
+fn cuts(kind: FaultKind) -> bool {
+    !matches!(
+        kind,
+        FaultKind::InvokeThrottling
+            | FaultKind::InvokeMaxMessageQuota
+            | FaultKind::Silence
+            | FaultKind::SlowReads
+    )
+}
+
+/// Some 25 messages a second instead of a hundred.
+fn slow() -> TierSettings {
+    TierSettings { speed: 0.25, ..TierSettings::new(Tier::S1, 1) }
 }
 
 /// How the API can fail.
