@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 const HELP: &str = "\
-Usage: tests/chaos/run [--seconds N] [--seed N] [--uplinks N] [--messages N] [--devices N] [--hubs N] [--keep]
+Usage: tests/chaos/run [--seconds N] [--seed N] [--uplinks N] [--messages N] [--devices N] [--hubs N] [--plan] [--keep]
 
   --seconds N   how long faults are mixed, 60 at least (180); the quiet drain comes on top
   --seed N      which faults, when, and whom they hit (random)
@@ -11,8 +11,11 @@ Usage: tests/chaos/run [--seconds N] [--seed N] [--uplinks N] [--messages N] [--
   --messages N  cloud-to-device messages a second (20)
   --devices N   end devices (200)
   --hubs N      hubs, 1 to 8 (3)
+  --plan        only print what would come when
   --keep        keep the folder with the spool and the connector's log, also when all is well";
 
+/// Of this many devices, one ails.
+const AILING_ONE_IN: usize = 5;
 /// Shorter runs have no room for both phases.
 const SHORTEST_S: u64 = 60;
 
@@ -24,10 +27,16 @@ pub(crate) struct Args {
     pub(crate) messages_per_s: u32,
     pub(crate) devices: usize,
     pub(crate) hubs: usize,
+    pub(crate) plan: bool,
     pub(crate) keep: bool,
 }
 
 impl Args {
+    /// Devices that may be deleted, disabled or get other keys: the last ones.
+    pub(crate) fn ailing(&self) -> usize {
+        (self.devices / AILING_ONE_IN).max(1)
+    }
+
     /// # Errors
     /// A text for the caller: what is wrong, or the help asked for.
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -38,11 +47,13 @@ impl Args {
             messages_per_s: 20,
             devices: 200,
             hubs: 3,
+            plan: false,
             keep: false,
         };
         while let Some(word) = words.next() {
-            if word == "--keep" {
-                args.keep = true;
+            if word == "--keep" || word == "--plan" {
+                args.keep |= word == "--keep";
+                args.plan |= word == "--plan";
                 continue;
             }
             // Cargo hands a filter over to every test target.

@@ -33,15 +33,13 @@ use args::Args;
 use asking::{Gate, Service};
 use cloud::{Cloud, now_ms};
 use collector::Collector;
-use plan::Field;
+use plan::{Field, Strike};
 use process::Process;
 use report::Outcome;
 use state::State;
 use striker::{Striker, api_faults};
 use watch::Watch;
 
-/// Of this many devices, one may be deleted, disabled or get other keys.
-const AILING_ONE_IN: usize = 5;
 /// The Things Stack gives a webhook this long.
 const WEBHOOK: Duration = Duration::from_secs(5);
 /// For the first uplink of each device to arrive, and for the backlog at the end.
@@ -60,8 +58,22 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("seed {}", args.seed);
+    if args.plan {
+        plan_of(&args).iter().for_each(|strike| println!("{strike:?}"));
+        return ExitCode::SUCCESS;
+    }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     if runtime.block_on(run(args)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn plan_of(args: &Args) -> Vec<Strike> {
+    let field = Field {
+        hubs: args.hubs,
+        devices: args.devices,
+        ailing: args.ailing(),
+        api_kinds: api_faults().len(),
+    };
+    plan::plan(args.seed, args.lasting, field)
 }
 
 /// Whether nothing was breached.
@@ -74,8 +86,8 @@ async fn run(args: Args) -> bool {
     let mut process = Process::new(dir.path(), &cloud, http.clone());
     process.start().await.expect("the connector starts");
     let process = Arc::new(Mutex::new(process));
-    let ailing = (args.devices / AILING_ONE_IN).max(1);
-    let (steady, gate, enough) = (args.devices - ailing, Gate::default(), Arc::new(AtomicBool::new(false)));
+    let (steady, gate, enough) =
+        (args.devices - args.ailing(), Gate::default(), Arc::new(AtomicBool::new(false)));
 
     let webhook = format!("http://127.0.0.1:{}/webhook", cloud.at.webhook_port);
     let posting = tokio::spawn(posters::post_all(
@@ -115,9 +127,8 @@ async fn run(args: Args) -> bool {
         random,
         longest_stop: Arc::clone(&longest_stop),
     };
-    let field = Field { hubs: args.hubs, devices: args.devices, ailing, api_kinds: api_faults().len() };
     let began = Instant::now();
-    striker.run(plan::plan(args.seed, args.lasting, field)).await;
+    striker.run(plan_of(&args)).await;
     tokio::time::sleep_until(began + args.lasting).await;
 
     enough.store(true, Ordering::Relaxed);
