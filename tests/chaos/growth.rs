@@ -33,7 +33,7 @@ pub(crate) fn growth(samples: &[Sample]) -> Option<Growth> {
     let lives = samples.iter().map(|sample| sample.life).max()?;
     let life = |number: usize| samples.iter().filter(move |sample| sample.life == number);
     let longest = (0..=lives).max_by_key(|number| life(*number).count())?;
-    let (first, last) = (life(longest).next()?.at, life(longest).last()?.at);
+    let (first, last) = (life(longest).next()?.at, life(longest).next_back()?.at);
     let warm = first + WARM_UP.min((last - first) / 3);
     let warmed: Vec<Sample> = life(longest).filter(|sample| sample.at >= warm).copied().collect();
     if warmed.len() < 10 {

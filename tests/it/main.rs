@@ -4,6 +4,7 @@ mod admin;
 mod architecture;
 #[cfg(feature = "emulator")]
 mod chaos;
+mod chaos_proof;
 mod cli;
 mod config;
 #[cfg(feature = "emulator")]
