@@ -4,6 +4,7 @@ mod frame_bytes;
 mod http_client;
 mod keep_alive;
 pub mod proxy;
+pub mod tcp;
 pub mod tls;
 pub mod transport;
 pub mod websocket;
