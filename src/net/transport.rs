@@ -46,7 +46,15 @@ pub async fn tls(
     TlsConnector::from(config.clone())
         .connect(name, stream)
         .await
-        .map_err(|error| io::Error::new(error.kind(), format!("TLS with {host}: {error}")))
+        .map_err(|error| io::Error::new(error.kind(), format!("TLS with {host}: {}", said(&error))))
+}
+
+/// Our own words about a certificate come without the TLS library's frame.
+fn said(error: &io::Error) -> String {
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::Other(ours)) => ours.0.to_string(),
+        Some(_) | None => error.to_string(),
+    }
 }
 
 /// Opens a WebSocket at `wss://{host}:{port}{path}` over a TLS stream to it. The server must choose `subprotocol`.
