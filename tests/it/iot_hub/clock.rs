@@ -8,7 +8,7 @@ use tti_connector::iot_hub::IotHub;
 use tti_connector::model::Clock;
 
 use super::hub::{Seen, TestHub};
-use super::{by_key, telemetry};
+use super::{by_key, by_policy, telemetry};
 
 const HOUR_MS: i64 = 3_600_000;
 const DEVICES: usize = 5;
@@ -44,6 +44,20 @@ async fn a_clock_that_jumps_makes_no_token_expire_early_and_none_be_renewed_earl
             let expiry = Token::parse(&token).unwrap().expiry;
             assert!(expiry > started_s, "a token that had expired when it was put: {expiry} at {now_s}");
         }
+    }
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn a_refused_token_names_our_clock_beside_the_key() {
+    let test_hub = TestHub::start().await;
+    test_hub.on_put(|_| (401, "Unauthorized"));
+    let mut options = test_hub.options();
+    options.clock = Clock::manual(1_700_000_000_000);
+    let hub = IotHub::new(options);
+    for device in [by_key(&test_hub, "a"), by_policy(&test_hub, "b")] {
+        let error = hub.send(&device, &telemetry("x")).await.unwrap_err().to_string();
+        assert!(error.contains("this machine's clock, which says 2023-11-14T22:13:20Z"), "{error}");
     }
     hub.close().await;
 }

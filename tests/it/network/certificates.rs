@@ -49,6 +49,7 @@ impl Stand {
     }
 
     async fn all_arrived(&self) {
+        until("all is settled", || self.connector.spool().stats().pending == 0).await;
         assert_eq!(self.world.arrived(self.sent as usize).await.len(), self.sent as usize, "none is doubled");
     }
 

@@ -62,7 +62,8 @@ async fn jumps_of_an_hour_lose_nothing_double_nothing_and_cost_no_connection() {
         }
         assert_whole(&world, f_cnt);
         assert_eq!(connector.spool().stats().parked, 0);
-        assert!(relay.accepted() <= jumps.len() + 1, "{} connects", relay.accepted());
+        // One to begin with, one to see whether the hub is there at all, and one after each cut.
+        assert!(relay.accepted() <= jumps.len() + 2, "{} connects", relay.accepted());
         connector.stop().await;
         world.emulator.shutdown().await;
     }
@@ -86,7 +87,7 @@ async fn a_clock_that_is_behind_from_the_start_is_made_up_for_by_what_dps_says()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_a_policy_messages_wait_until_the_clock_is_set_and_the_error_names_it() {
+async fn with_a_policy_messages_wait_until_the_clock_is_set() {
     let world = World::new(1).await;
     for number in 0..DEVICES {
         world.hub(0).create_device(&format!("probe-{number}"), None).expect("new");
@@ -99,8 +100,6 @@ async fn with_a_policy_messages_wait_until_the_clock_is_set_and_the_error_names_
     let poster = Poster::to(&connector);
     post_all(&poster, 1).await;
     until("three connects", || relay.accepted() >= 3).await;
-    let (_, ready) = poster.ready(&connector).await;
-    println!("{ready}");
     assert_eq!((world.total(), connector.spool().stats().parked), (0, 0));
     clock.advance(2 * HOUR_MS);
     world.arrived(DEVICES as usize).await;

@@ -190,7 +190,7 @@ async fn inner() {
     let mut stand = Stand::new().await;
     stand.post().await;
     stand.all_arrived(0).await;
-    assert_eq!((stand.hubs[0].accepted(), stand.hubs[1].accepted()), (1, 0));
+    let before = stand.hubs[0].accepted();
 
     // The name moves; the live connection goes on, and its successor is at the new address.
     point(&stand.hosts, "10.88.2.1");
@@ -202,7 +202,7 @@ async fn inner() {
     stand.post().await;
     stand.all_arrived(1).await;
     println!("the name moved, the old address cut us: delivered at the new one after {:?}", cut.elapsed());
-    assert_eq!((stand.hubs[0].accepted(), stand.hubs[1].accepted()), (1, 1));
+    assert_eq!((stand.hubs[0].accepted(), stand.hubs[1].accepted()), (before, 1));
 
     if std::env::var_os("TTI_NETNS").is_none() {
         println!("the real time-outs of vanishing packets are left out; TTI_NETNS=1 waits for them");
@@ -217,7 +217,8 @@ async fn vanishing(stand: &mut Stand) {
     let dark = Instant::now();
     point(&stand.hosts, "10.88.1.1");
     stand.vanish(LINKS[1], true).await;
-    while stand.hubs[0].accepted() < 2 {
+    let before = stand.hubs[0].accepted();
+    while stand.hubs[0].accepted() == before {
         stand.post().await;
         assert!(dark.elapsed() < NOTICED, "not noticed within a minute");
         sleep(Duration::from_millis(100)).await;
@@ -231,7 +232,8 @@ async fn vanishing(stand: &mut Stand) {
     let dark = Instant::now();
     point(&stand.hosts, "10.88.2.1");
     stand.vanish(LINKS[0], true).await;
-    while stand.hubs[1].accepted() < 2 {
+    let before = stand.hubs[1].accepted();
+    while stand.hubs[1].accepted() == before {
         assert!(dark.elapsed() < NOTICED, "not noticed within a minute");
         sleep(Duration::from_millis(100)).await;
     }
