@@ -31,6 +31,8 @@ mod replay;
 mod spool;
 mod things_stack;
 mod traps;
+#[cfg(feature = "emulator")]
+mod trouble;
 mod twin_reports;
 #[cfg(feature = "emulator")]
 mod way_back;
