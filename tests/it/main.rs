@@ -35,6 +35,8 @@ mod traps;
 mod trouble;
 mod twin_reports;
 #[cfg(feature = "emulator")]
+mod watch;
+#[cfg(feature = "emulator")]
 mod way_back;
 mod webhook;
 #[cfg(feature = "emulator")]
