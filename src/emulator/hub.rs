@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, watch};
 use super::cloud_messages::{CloudMessages, CloudSettings};
 use super::device::{Device, DeviceStatus, RegistryError};
 use super::event::Event;
+use super::faults::Faults;
 use super::methods::MethodDesk;
 use super::partition::Partition;
 use super::presence::{Cut, Presence};
@@ -37,6 +38,7 @@ pub struct Hub {
     state: Mutex<State>,
     presence: Mutex<Presence>,
     pub(super) cloud: CloudMessages,
+    pub(super) faults: Faults,
     changes: broadcast::Sender<HubChange>,
     arrived: watch::Sender<u64>,
     registry_version: watch::Sender<u64>,
@@ -87,6 +89,7 @@ impl Hub {
             }),
             presence: Mutex::default(),
             cloud: CloudMessages::default(),
+            faults: Faults::default(),
             changes: broadcast::channel(1024).0,
             arrived: watch::channel(0).0,
             registry_version: watch::channel(0).0,
@@ -329,6 +332,11 @@ impl Hub {
     /// Cuts a device off, wherever it is.
     pub(super) fn cut_device(&self, device_id: &str, why: Cut) {
         self.presence().cut(device_id, why);
+    }
+
+    /// Whether a connection holds a device.
+    pub(super) fn holds_device(&self, device_id: &str, connection: u64) -> bool {
+        self.presence().holds(device_id, connection)
     }
 
     /// The devices a connection holds.

@@ -73,6 +73,11 @@ impl Presence {
             .collect()
     }
 
+    /// Whether `connection` holds `device`.
+    pub(super) fn holds(&self, device: &str, connection: u64) -> bool {
+        self.holders.get(device).is_some_and(|holder| holder.connection == connection)
+    }
+
     /// Whether some connection holds `device`.
     pub(super) fn is_connected(&self, device: &str) -> bool {
         self.holders.contains_key(device)

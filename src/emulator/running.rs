@@ -182,7 +182,9 @@ fn listen_amqp(site: &Arc<Site>, bound: Bound, tls: TlsAcceptor) {
     let reception = Reception { tls, places, tasks: site.tasks.clone(), stop: site.stop.clone() };
     for (index, listener) in bound.listeners {
         let (hub, stop) = (Arc::clone(&site.hubs[index]), site.stop.clone());
-        site.tasks.spawn(listeners::accept(listener, reception.clone(), move |stream| {
+        let gate = Arc::clone(&hub);
+        let open = move || !gate.is_down();
+        site.tasks.spawn(listeners::accept(listener, reception.clone(), open, move |stream| {
             listeners::serve_amqp_connection(stream, Arc::clone(&hub), stop.clone())
         }));
     }
@@ -194,8 +196,11 @@ fn listen_https(site: &Arc<Site>, bound: Bound, tls: TlsAcceptor) {
     for (index, listener) in bound.listeners {
         let (hub, site) = (Arc::clone(&site.hubs[index]), Arc::clone(site));
         let tasks = site.tasks.clone();
-        tasks.spawn(listeners::accept(listener, reception.clone(), move |stream| {
-            https::serve(Arc::clone(&site), Arc::clone(&hub), stream)
-        }));
+        tasks.spawn(listeners::accept(
+            listener,
+            reception.clone(),
+            || true,
+            move |stream| https::serve(Arc::clone(&site), Arc::clone(&hub), stream),
+        ));
     }
 }

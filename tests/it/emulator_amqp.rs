@@ -7,6 +7,7 @@ mod c2d;
 mod c2d_links;
 mod c2d_service;
 mod devices;
+mod faults;
 mod kit;
 mod lifecycle;
 mod methods;

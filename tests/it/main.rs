@@ -33,6 +33,8 @@ mod replay;
 mod spool;
 mod things_stack;
 mod traps;
+#[cfg(feature = "emulator")]
+mod trouble;
 mod twin_reports;
 #[cfg(feature = "emulator")]
 mod watch;

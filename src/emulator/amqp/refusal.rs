@@ -17,6 +17,10 @@ pub(super) enum Refusal {
     Stolen(String),
     /// The device has a newer pair of links of the same kind, or took too few messages from this one.
     Replaced,
+    /// A fault takes the link away.
+    Forced(String),
+    /// A fault ends the session.
+    Internal(String),
     /// There is no such node.
     NoNode(String),
     /// A real hub has it, this one does not.
@@ -59,6 +63,8 @@ impl Refusal {
                 let text = "a newer pair of links took over, or this one took its messages too slowly";
                 Error::new(LinkError::DetachForced, text.to_owned(), None)
             }
+            Self::Forced(why) => Error::new(LinkError::DetachForced, why.clone(), None),
+            Self::Internal(why) => Error::new(AmqpError::InternalError, why.clone(), None),
             Self::NoNode(address) => {
                 Error::new(AmqpError::NotFound, format!("there is no node {address:?}"), None)
             }

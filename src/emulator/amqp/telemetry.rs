@@ -1,18 +1,21 @@
 //! A device's telemetry link: what arrives is kept first and accepted then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fe2o3_amqp::link::Receiver;
-use fe2o3_amqp_types::definitions::{AmqpError, Error, LinkError};
+use fe2o3_amqp_types::definitions::{AmqpError, Error, ErrorCondition, LinkError};
 use fe2o3_amqp_types::messaging::{Body, Message};
-use fe2o3_amqp_types::primitives::Value;
+use fe2o3_amqp_types::primitives::{Symbol, Value};
 use tracing::debug;
 
 use super::connection::{Connection, HeldDevice};
 use super::incoming::events_of;
 use super::received::{Received, received};
 use super::refusal::Refusal;
+use crate::emulator::faults::{self, Asked, Verdict};
 use crate::emulator::presence::Cut;
+use crate::emulator::{Fault, FaultKind, Hub};
 
 /// Takes telemetry until the link ends, the device is lost or no token speaks for it any more.
 pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>, mut device: HeldDevice) {
@@ -34,7 +37,11 @@ pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>, mut d
         let format = delivery.message_format().unwrap_or_default();
         let (info, message) = delivery.into_parts();
         let answered = match keep(&connection, &device.device_id, auth, format, message) {
-            Ok(()) => link.accept(info).await,
+            Ok(faults) => {
+                let answered = link.accept(info).await;
+                faults.into_iter().for_each(|fault| inject(&connection.hub, fault));
+                answered
+            }
             Err(error) => link.reject(info, error).await,
         };
         if answered.is_err() {
@@ -53,14 +60,14 @@ pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>, mut d
     }
 }
 
-/// Keeps all messages of a delivery, or none.
+/// Keeps all messages of a delivery, or none. A message that asks for a fault is no telemetry; gives the faults.
 fn keep(
     connection: &Connection,
     device_id: &str,
     auth_method: &str,
     format: u32,
     message: Message<Body<Value>>,
-) -> Result<(), Error> {
+) -> Result<Vec<Fault>, Error> {
     let (events, size) = events_of(format, message)
         .map_err(|error| Error::new(AmqpError::DecodeError, error.to_string(), None))?;
     let max = connection.options.accepted_message_size;
@@ -71,11 +78,53 @@ fn keep(
     let Some(device) = connection.hub.device(device_id) else {
         return Err(Refusal::NoDevice(device_id.to_owned()).error());
     };
-    for mut event in events {
+    let mut faults = Vec::new();
+    let mut kept = Vec::with_capacity(events.len());
+    for event in events {
+        match faults::asked(&event.properties, device_id) {
+            Ok(None) => kept.push(event),
+            Ok(Some(Asked::Fault(fault))) => faults.push(fault),
+            Ok(Some(Asked::NotHere)) => {
+                tracing::info!(
+                    device = device_id,
+                    "A device asked for a fault of MQTT; it means nothing here."
+                );
+            }
+            Err(why) => return Err(Error::new(AmqpError::InvalidField, why, None)),
+        }
+    }
+    if !kept.is_empty()
+        && let Some(verdict) = connection.hub.verdict(device_id, &LIMITS)
+    {
+        return Err(limit(verdict));
+    }
+    for mut event in kept {
         device_id.clone_into(&mut event.device_id);
         event.generation_id.clone_from(&device.generation_id);
         auth_method.clone_into(&mut event.auth_method);
         connection.hub.enqueue(event);
     }
-    Ok(())
+    Ok(faults)
+}
+
+/// Faults under which a hub takes no telemetry.
+const LIMITS: [FaultKind; 2] = [FaultKind::InvokeThrottling, FaultKind::InvokeMaxMessageQuota];
+/// A fault strikes no earlier after its message, so that the device gets its answer first.
+const ANSWER_FIRST: Duration = Duration::from_millis(50);
+
+fn limit(verdict: Verdict) -> Error {
+    let condition = if verdict.kind == FaultKind::InvokeThrottling {
+        ErrorCondition::Custom(Symbol::from("com.microsoft:device-container-throttled"))
+    } else {
+        AmqpError::ResourceLimitExceeded.into()
+    };
+    Error::new(condition, verdict.text, None)
+}
+
+fn inject(hub: &Hub, fault: Fault) {
+    let device = fault.device.clone().unwrap_or_default();
+    let delay = fault.delay.max(ANSWER_FIRST);
+    if let Err(error) = hub.inject(fault.after(delay)) {
+        tracing::warn!(device, %error, "A device asked for a fault over the limits; nothing happens.");
+    }
 }

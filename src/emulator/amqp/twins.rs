@@ -12,9 +12,10 @@ use super::pairs::{self, Half, PARTNER_TIMEOUT};
 use super::received::{Received, received};
 use super::refusal::Refusal;
 use super::twins_wire::{self, TwinRefusal, Wanted};
-use crate::emulator::Hub;
+use crate::emulator::faults::Verdict;
 use crate::emulator::presence::Cut;
 use crate::emulator::twin_table::{Listener, WAITING_UPDATES};
+use crate::emulator::{FaultKind, Hub};
 
 /// Replies that wait for credit; then requests wait too.
 const WAITING_REPLIES: usize = 16;
@@ -68,7 +69,8 @@ pub(super) async fn serve_requests(mut link: Receiver, mut half: Half) {
             break Some(Refusal::Invalid("the link for replies is missing".to_owned()));
         };
         let hub = &half.connection.hub;
-        let reply = match twins_wire::wanted(request) {
+        let limit = hub.verdict(&half.device.device_id, &LIMITS).map(limit);
+        let reply = match limit.map_or_else(|| twins_wire::wanted(request), Err) {
             Ok(wanted) => perform(hub, &half.device.device_id, wanted, &outlet.listener),
             Err(refusal) => Err(refusal),
         };
@@ -92,6 +94,14 @@ pub(super) async fn serve_requests(mut link: Receiver, mut half: Half) {
         }
         None => _ = link.close().await,
     }
+}
+
+/// Faults under which a hub takes no requests.
+const LIMITS: [FaultKind; 2] = [FaultKind::InvokeThrottling, FaultKind::InvokeMaxMessageQuota];
+
+fn limit(verdict: Verdict) -> TwinRefusal {
+    let status = if verdict.kind == FaultKind::InvokeThrottling { 429 } else { 403 };
+    TwinRefusal { status, message: verdict.text }
 }
 
 /// Status, version and body of the reply.
