@@ -244,7 +244,8 @@ impl Connection {
                 return Err(Refused::Because(self.lost_error()));
             }
             Err(NoReply::TimedOut) => {
-                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_UNANSWERED {
+                let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
+                if unanswered >= MAX_UNANSWERED && !self.answers_others(subject, options).await {
                     self.give_up(closed_error(&said("the hub answers no tokens"), &self.hub));
                 }
                 let class = Class::Retry(RetryReason::Token, None, false);
@@ -261,6 +262,18 @@ impl Connection {
             }
             TokenClass::Failed(class) => Err(Refused::Because(classify::error(class, &detail, &self.hub))),
         }
+    }
+
+    /// Whether the hub answers a token of another device, one that it has taken before: then those without an answer are
+    /// their devices' trouble, and no reason to cut everybody off.
+    async fn answers_others(&self, unanswered: &Subject, options: &IotHubOptions) -> bool {
+        let Some(grant) = self.renewals.any_but(unanswered) else { return false };
+        let token = grant.subject.token(options);
+        let answered = self.cbs.put(&token.audience, &token.text, options.send_timeout).await.is_ok();
+        if answered {
+            self.unanswered.store(0, Ordering::Relaxed);
+        }
+        answered
     }
 
     /// Puts the policy's token anew, unless that was done just now.

@@ -33,6 +33,15 @@ pub(super) struct Token {
 }
 
 impl Subject {
+    /// Whether both speak for the same device, or both for a policy.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Policy(..), Self::Policy(..)) => true,
+            (Self::Device(one), Self::Device(other)) => one.device_id == other.device_id,
+            (Self::Policy(..), Self::Device(_)) | (Self::Device(_), Self::Policy(..)) => false,
+        }
+    }
+
     /// A token that lives for the configured time from now.
     pub(super) fn token(&self, options: &IotHubOptions) -> Token {
         let now_s = u64::try_from(options.clock.now_ms() / 1000).unwrap_or(0);

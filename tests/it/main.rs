@@ -31,7 +31,11 @@ mod replay;
 mod spool;
 mod things_stack;
 mod traps;
+#[cfg(feature = "emulator")]
+mod trouble;
 mod twin_reports;
+#[cfg(feature = "emulator")]
+mod watch;
 #[cfg(feature = "emulator")]
 mod way_back;
 mod webhook;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use serde_json::json;
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::answer::{self, Answer, Reach, Step};
@@ -18,6 +18,9 @@ use crate::net::causes;
 
 /// Life of a DPS token. It is used for one registration only.
 const TOKEN_LIFE_S: u64 = 3600;
+/// Registrations that take long and wait on aside, for each that may be under way. One for which there is no room
+/// there ends, and begins anew after a while: DPS goes on working on it.
+const ASIDE: usize = 4;
 /// Longest answer read; DPS's own limit for a registration's payload is far below.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -34,6 +37,8 @@ pub struct Pace {
     pub request_timeout: Duration,
     /// Longest time for a whole registration.
     pub total_timeout: Duration,
+    /// A registration that DPS works on for longer makes room for others, and waits on aside.
+    pub slow_after: Duration,
 }
 
 impl Default for Pace {
@@ -44,6 +49,7 @@ impl Default for Pace {
             poll_max: Duration::from_secs(15),
             request_timeout: Duration::from_secs(20),
             total_timeout: Duration::from_secs(90),
+            slow_after: Duration::from_secs(5),
         }
     }
 }
@@ -62,6 +68,8 @@ pub(in crate::devices) struct Registration {
 pub(in crate::devices) struct DpsClient {
     http: reqwest::Client,
     permits: Semaphore,
+    /// For registrations that take long.
+    aside: Semaphore,
     holds: Holds,
     pace: Pace,
     clock: Clock,
@@ -82,8 +90,10 @@ impl DpsClient {
         pace: Pace,
         clock: Clock,
     ) -> Self {
-        let permits = Semaphore::new(max_registrations.clamp(1, Semaphore::MAX_PERMITS));
-        Self { http, permits, holds: Holds::default(), pace, clock }
+        let semaphore = |places: usize| Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS));
+        let (permits, aside) =
+            (semaphore(max_registrations), semaphore(max_registrations.saturating_mul(ASIDE)));
+        Self { http, permits, aside, holds: Holds::default(), pace, clock }
     }
 
     /// Registers a device, or asks for its registration if DPS has it already. `registration_id` is in lower
@@ -96,13 +106,13 @@ impl DpsClient {
     ) -> Result<Registration, ResolveError> {
         let endpoint = scope.endpoint.authority();
         self.held(endpoint)?;
-        let Ok(_permit) = self.permits.acquire().await else {
+        let Ok(permit) = self.permits.acquire().await else {
             return Err(ResolveError::Retry { detail: "registrations are closed".to_owned(), after: None });
         };
         // Others may have seen the endpoint fail meanwhile.
         self.held(endpoint)?;
         let attempt = Attempt::new(scope, registration_id, model_id, self.clock.now_ms());
-        match timeout(self.pace.total_timeout, self.converse(&attempt)).await {
+        match timeout(self.pace.total_timeout, self.converse(&attempt, permit)).await {
             Ok(result) => result,
             Err(_) => Err(ResolveError::Retry {
                 detail: format!("DPS {endpoint} did not finish within {:?}", self.pace.total_timeout),
@@ -121,8 +131,15 @@ impl DpsClient {
         }
     }
 
-    async fn converse(&self, attempt: &Attempt<'_>) -> Result<Registration, ResolveError> {
+    async fn converse<'s>(
+        &'s self,
+        attempt: &Attempt<'_>,
+        permit: SemaphorePermit<'s>,
+    ) -> Result<Registration, ResolveError> {
         let endpoint = attempt.scope.endpoint.authority();
+        let slow_from = Instant::now() + self.pace.slow_after;
+        // Holds whichever it is.
+        let (mut fresh, mut _aside) = (Some(permit), None);
         let mut operation: Option<String> = None;
         loop {
             let (step, request) = match &operation {
@@ -159,6 +176,15 @@ impl DpsClient {
                     let wait = after.unwrap_or(self.pace.poll_default);
                     sleep(wait.min(self.pace.poll_max).max(self.pace.poll_min)).await;
                     operation = Some(operation_id);
+                    if fresh.is_some() && Instant::now() >= slow_from {
+                        // Devices whose registration never ends must not hold up those whose does.
+                        let Ok(place) = self.aside.try_acquire() else {
+                            let detail = format!("DPS {endpoint} still works on it, as on many others");
+                            return Err(ResolveError::Retry { detail, after: None });
+                        };
+                        _aside = Some(place);
+                        fresh = None;
+                    }
                 }
             }
         }
