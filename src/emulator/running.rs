@@ -20,6 +20,7 @@ use super::options::{MAX_HUBS, Options};
 use super::ready::{self, Ready, ReadyHub};
 use super::saved::{Saved, Saver};
 use super::things_stack::{self, ThingsStack};
+use super::tier::TierSettings;
 
 const LOCK_FILE: &str = "emulator.lock";
 /// AMQP connections, and separately HTTPS connections. A thousand devices with a connection each, and spare.
@@ -64,7 +65,13 @@ impl Emulator {
 
         let hubs: Vec<_> = (0..options.hubs)
             .map(|index| saved.take_hub(&listeners::host(index), options.clock.clone()))
-            .map(|hub| Arc::new(hub.with_tier(options.tier).with_cloud(options.cloud.clone())))
+            .map(|hub| {
+                hub.set_tier(TierSettings {
+                    cut_after: options.cut_throttled,
+                    ..TierSettings::new(options.tier, options.units)
+                });
+                Arc::new(hub.with_cloud(options.cloud.clone()))
+            })
             .collect();
         let dps = Arc::new(Dps::new(
             (saved.id_scope.clone(), saved.group_key.clone()),
