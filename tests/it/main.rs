@@ -25,6 +25,8 @@ mod emulator_things_stack;
 #[cfg(feature = "emulator")]
 mod end_to_end;
 #[cfg(feature = "emulator")]
+mod fault_matrix;
+#[cfg(feature = "emulator")]
 mod fleet;
 mod iot_hub;
 mod messages;
