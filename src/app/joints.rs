@@ -163,6 +163,8 @@ impl Vitals {
             devices_known: self.directory.len() as u64,
             devices_connected: hubs.devices as u64,
             hub_connections: hubs.connections as u64,
+            devices_contended: hubs.contended as u64,
+            device_takeovers: hubs.takeovers,
             devices_kept_open: hubs.kept as u64,
             downlinks_open: self.ledger.open() as u64,
             downlinks_forged: self.ledger.forged(),

@@ -25,9 +25,13 @@ mod emulator_things_stack;
 #[cfg(feature = "emulator")]
 mod end_to_end;
 #[cfg(feature = "emulator")]
+mod fault_matrix;
+#[cfg(feature = "emulator")]
 mod fleet;
 mod iot_hub;
 mod messages;
+#[cfg(feature = "emulator")]
+mod network;
 mod payloads;
 mod pump;
 mod replay;
@@ -36,6 +40,8 @@ mod restarts;
 mod spool;
 mod things_stack;
 mod traps;
+#[cfg(feature = "emulator")]
+mod trouble;
 mod twin_reports;
 #[cfg(feature = "emulator")]
 mod watch;
