@@ -139,7 +139,11 @@ fn stopper() -> Result<CancellationToken, CliError> {
 }
 
 fn app_error(error: AppError) -> CliError {
-    let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::Failure };
+    let exit = match (error.is_unavailable(), error.is_defect()) {
+        (true, _) => Exit::Unavailable,
+        (false, true) => Exit::Software,
+        (false, false) => Exit::Failure,
+    };
     CliError::failed(exit, error)
 }
 
