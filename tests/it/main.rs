@@ -25,6 +25,8 @@ mod emulator_things_stack;
 mod end_to_end;
 mod iot_hub;
 mod messages;
+#[cfg(feature = "emulator")]
+mod network;
 mod payloads;
 mod pump;
 mod replay;
