@@ -159,3 +159,15 @@ fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, Cli
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_ended_gives_an_exit_code_of_its_own() {
+        let error = app_error(AppError::PartEnded("pump"));
+        assert_eq!((error.exit(), error.exit() as u8), (Exit::Software, 70));
+        assert!(error.report().to_string().contains("the pump ended unexpectedly"), "{}", error.report());
+    }
+}
