@@ -11,6 +11,7 @@ mod moved;
 mod operator;
 mod order;
 mod space;
+mod start;
 mod state;
 
 use std::sync::Arc;
