@@ -15,7 +15,7 @@ use tokio_util::sync::DropGuard;
 
 use super::device::{self, DeviceSession, Slot};
 use super::dial::unreachable_hub;
-use super::error::SendError;
+use super::error::{RetryReason, SendError};
 use super::event::{DeviceEvent, Links};
 use super::inner::{self, Inner, by_policy, too_late, unauthorized};
 use super::keeper;
@@ -191,7 +191,8 @@ impl IotHub {
             if failure.session_lost {
                 inner.shared.tasks.spawn(device::close(held));
             }
-            return Err(device::contested(failure.error, &inner.shared, device));
+            let error = if failure.session_lost { of_link(failure.error) } else { failure.error };
+            return Err(device::contested(error, &inner.shared, device));
         }
     }
 
@@ -248,4 +249,14 @@ impl IotHub {
         inner.slots.clear();
         inner.kept.clear();
     }
+}
+
+/// A limit that takes a link away is one of links, not of the day's messages.
+fn of_link(mut error: SendError) -> SendError {
+    if let SendError::Retry { reason, .. } = &mut error
+        && *reason == RetryReason::Quota
+    {
+        *reason = RetryReason::Link;
+    }
+    error
 }

@@ -24,6 +24,8 @@ mod emulator_things_stack;
 #[cfg(feature = "emulator")]
 mod end_to_end;
 mod iot_hub;
+#[cfg(feature = "emulator")]
+mod limits;
 mod messages;
 mod payloads;
 mod pump;
