@@ -8,6 +8,7 @@ mod cbs;
 mod classify;
 mod client;
 mod connection;
+mod connects;
 mod contest;
 mod decode;
 mod device;

@@ -4,6 +4,7 @@
 
 mod deliver;
 mod delivery;
+mod limits;
 pub mod ports;
 mod pump;
 mod reported;
@@ -12,6 +13,7 @@ mod translate;
 mod twin_reports;
 mod window;
 
+pub use limits::HubLimits;
 pub use pump::{Pump, PumpOptions};
 pub use reported::{patch, reported};
 pub use translate::{SkipReason, TranslateError, Translated, translate};
