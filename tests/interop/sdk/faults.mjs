@@ -1,0 +1,67 @@
+// Faults that Microsoft's device SDK asks the emulator for, as Microsoft's own tests do, and its recovery from each.
+//
+// usage: node faults.mjs READY.json, with NODE_EXTRA_CA_CERTS set to the emulator's caFile
+// stdout: one JSON object a line
+
+import common from 'azure-iot-common';
+import device from 'azure-iot-device';
+import deviceAmqp from 'azure-iot-device-amqp';
+import { Mailbox, parties, say } from './parties.mjs';
+
+const { hub, registry, service } = parties(process.argv[2]);
+const kinds = [
+  'KillTcp',
+  'KillAmqpConnection',
+  'KillAmqpSession',
+  'KillAmqpD2CLink',
+  'KillAmqpC2DLink',
+  'InvokeThrottling',
+  'ShutDownAmqp',
+];
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+await service.open();
+
+/** A device of its own for each fault, so that all can be tried side by side. */
+async function recover(kind) {
+  const deviceId = `fault-${kind}`;
+  const { responseBody: created } = await registry.create({ deviceId });
+  const { primaryKey } = created.authentication.symmetricKey;
+  const text = `HostName=${hub.hostName}:${hub.amqpPort};DeviceId=${deviceId};SharedAccessKey=${primaryKey}`;
+  const client = device.Client.fromConnectionString(text, deviceAmqp.Amqp);
+  // Its own policy, but for the first pause after throttling, which would be ten seconds.
+  const policy = new common.ExponentialBackOffWithJitter(true);
+  Object.assign(policy.throttledParameters, { c: 500, cMin: 500, cMax: 1000 });
+  client.setRetryPolicy(policy);
+  // The link goes on purpose.
+  client.on('error', () => {});
+  let lost = 0;
+  client.on('disconnect', () => { lost += 1; });
+  await client.open();
+  const inbox = new Mailbox();
+  client.on('message', (received) => client.complete(received, () => inbox.put(received.data.toString())));
+  await service.send(deviceId, new common.Message('before'));
+  const received = [await inbox.next()];
+
+  const asking = new device.Message('fault');
+  asking.properties.add('AzIoTHub_FaultOperationType', kind);
+  asking.properties.add('AzIoTHub_FaultOperationCloseReason', 'boom');
+  asking.properties.add('AzIoTHub_FaultOperationDelayInSecs', 1);
+  asking.properties.add('AzIoTHub_FaultOperationDurationInSecs', 1);
+  const asked = (await client.sendEvent(asking)).constructor.name;
+  const sent = [];
+  const began = Date.now();
+  // Up to and beyond the fault, one after the other.
+  for (let number = 0; number < 3 || Date.now() - began < 3000; number += 1) {
+    const event = new device.Message(JSON.stringify({ number }));
+    event.messageId = `${kind}-${number}`;
+    sent.push((await client.sendEvent(event)).constructor.name);
+    await pause(200);
+  }
+  await service.send(deviceId, new common.Message('after'));
+  received.push(await inbox.next());
+  await client.close();
+  return { kind, asked, sent: sent.length, others: sent.filter((name) => name !== 'MessageEnqueued'), received, lost };
+}
+
+say({ faults: await Promise.all(kinds.map(recover)) });
+await service.close();
