@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use super::first_contact::Answered;
 use super::way_back::Ledger;
@@ -162,9 +163,12 @@ impl Vitals {
             devices_known: self.directory.len() as u64,
             devices_connected: hubs.devices as u64,
             hub_connections: hubs.connections as u64,
+            devices_contended: hubs.contended as u64,
+            device_takeovers: hubs.takeovers,
             devices_kept_open: hubs.kept as u64,
             downlinks_open: self.ledger.open() as u64,
             downlinks_forged: self.ledger.forged(),
+            tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks() as u64),
         }
     }
 }

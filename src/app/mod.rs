@@ -76,7 +76,14 @@ impl Connector {
     /// # Errors
     /// Says which key, file or port; nothing is left running.
     pub async fn start(config: Config) -> Result<Self, AppError> {
-        let clock = Clock::system();
+        Self::start_at(config, Clock::system()).await
+    }
+
+    /// As [`Connector::start`], by another clock.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_at(config: Config, clock: Clock) -> Result<Self, AppError> {
         let routes = Routes::new(&config.azure).map_err(AppError::Routes)?;
         let rule = HubIdRule::parse(&config.devices.hub_id)?;
         let tls = client_config(config.azure.ca_file.as_deref())?;

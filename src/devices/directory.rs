@@ -144,7 +144,7 @@ impl Directory {
         let resolver = &self.0.resolver;
         resolver.entries.change(device, |entry| match entry {
             Entry::Known(known) if Arc::ptr_eq(&known.hub_device, seen) => {
-                Some(known.lost(reason, resolver.clock.now_ms(), resolver.negative_ttl_ms))
+                Some(known.lost(reason, resolver.clock.forward_ms(), resolver.negative_ttl_ms))
             }
             Entry::Known(_) | Entry::Refused { .. } | Entry::Lost { .. } => None,
         });
@@ -214,6 +214,6 @@ fn restore(resolver: &Resolver, records: Vec<Kept>) {
             resolver.claims.restore(&claim, &owner, record.renewed_ms);
         }
         let known = resolver.known(&owner, &plan, Arc::new(hub_device), since_ms, 0);
-        resolver.entries.put(&owner, Entry::Known(known), resolver.clock.now_ms());
+        resolver.entries.put(&owner, Entry::Known(known), resolver.clock.forward_ms());
     }
 }

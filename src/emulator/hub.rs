@@ -17,7 +17,7 @@ use super::methods::MethodDesk;
 use super::partition::Partition;
 use super::presence::{Cut, Presence};
 use super::sas::{Token, TokenError};
-use super::tier::Tier;
+use super::throttle_hub::Limits;
 use super::twin::Twin;
 use super::twin_table::TwinTable;
 use crate::model::Clock;
@@ -31,7 +31,7 @@ pub struct Hub {
     host: String,
     clock: Clock,
     created_ms: i64,
-    tier: Tier,
+    pub(super) limits: Limits,
     pub(super) twins: TwinTable,
     pub(super) methods: MethodDesk,
     policies: BTreeMap<&'static str, String>,
@@ -81,7 +81,7 @@ impl Hub {
             twins: TwinTable::restore(devices.iter(), twins, clock.now_ms()),
             methods: MethodDesk::default(),
             clock,
-            tier: Tier::default(),
+            limits: Limits::default(),
             policies: POLICIES.into_iter().map(|name| (name, key(name))).collect(),
             state: Mutex::new(State {
                 devices: devices.into_iter().map(|device| (device.device_id.clone(), device)).collect(),
@@ -96,21 +96,10 @@ impl Hub {
         }
     }
 
-    /// The same hub of another tier; standard unless said.
-    #[must_use]
-    pub fn with_tier(self, tier: Tier) -> Self {
-        Self { tier, ..self }
-    }
-
     /// The same hub, without messages, that treats them otherwise.
     #[must_use]
     pub fn with_cloud(self, settings: CloudSettings) -> Self {
         Self { cloud: CloudMessages::with(settings), ..self }
-    }
-
-    /// What it can do.
-    pub fn tier(&self) -> Tier {
-        self.tier
     }
 
     /// Its host name, without port.

@@ -1,4 +1,4 @@
-//! The emulator's own control of its hubs: a cloud-to-device message with nothing but curl, and faults.
+//! The emulator's own control of its hubs: a cloud-to-device message with nothing but curl, faults, tiers.
 //!
 //! `POST /emulator/hubs/{host}/devices/{id}/messages?Port=10`: the body is the message's, query parameters become its
 //! application properties, but `message-id` its name. Beside the emulated Things Stack, for people and tests on this
@@ -17,6 +17,7 @@ use super::cloud_messages::{CloudMessage, CloudRefusal};
 use super::faults_api;
 use super::hub::Hub;
 use super::reply::{self, HubRefusal, Reply};
+use super::tier_api;
 
 /// The query parameter that names the message.
 const MESSAGE_ID: &str = "message-id";
@@ -28,7 +29,7 @@ pub(super) fn owns(path: &[&str]) -> bool {
     path.starts_with(&["emulator", "hubs"])
 }
 
-/// Queues the message, answered 202 with its id and sequence number; or sees to faults.
+/// Queues the message, answered 202 with its id and sequence number; or sees to faults and tiers.
 pub(super) fn answer(hubs: &[Arc<Hub>], parts: &Parts, path: &[&str], body: &Bytes) -> Reply {
     send(hubs, parts, path, body).unwrap_or_else(HubRefusal::into_reply)
 }
@@ -38,6 +39,7 @@ fn send(hubs: &[Arc<Hub>], parts: &Parts, path: &[&str], body: &Bytes) -> Result
         (["emulator", "hubs", host, "faults"], _) => {
             faults_api::answer(named(hubs, host)?, &parts.method, body)
         }
+        (["emulator", "hubs", host, "tier"], _) => tier_api::answer(named(hubs, host)?, &parts.method, body),
         (["emulator", "hubs", host, "devices", device, "messages"], "POST") => {
             let message = message(parts.uri.query().unwrap_or_default(), body)?;
             let id = message.message_id.clone();
@@ -45,7 +47,7 @@ fn send(hubs: &[Arc<Hub>], parts: &Parts, path: &[&str], body: &Bytes) -> Result
             Ok(reply::json(StatusCode::ACCEPTED, &json!({ "messageId": id, "sequenceNumber": number })))
         }
         _ => Err(HubRefusal::unknown(
-            "POST /emulator/hubs/{host}/devices/{id}/messages and /emulator/hubs/{host}/faults",
+            "POST /emulator/hubs/{host}/devices/{id}/messages, /emulator/hubs/{host}/faults and .../tier",
         )),
     }
 }

@@ -15,6 +15,7 @@ mod faults_api;
 mod faults_hub;
 mod files;
 mod https;
+mod https_limits;
 mod hub;
 mod hub_control;
 mod listeners;
@@ -36,7 +37,10 @@ mod running;
 mod sas;
 mod saved;
 pub mod things_stack;
+mod throttle;
+mod throttle_hub;
 mod tier;
+mod tier_api;
 mod twin;
 mod twin_limits;
 mod twin_table;
@@ -44,6 +48,7 @@ mod twins_api;
 mod websocket;
 
 pub use amqp::{AmqpOptions, EVENT_HUB_NAME, serve as serve_amqp};
+pub use certificates::Renewal;
 pub use cloud_messages::{
     Ack, CloudMessage, CloudRefusal, CloudSettings, DeadLetter, Fate, FeedbackRecord, Queued,
 };
@@ -59,6 +64,7 @@ pub use ready::{Ready, ReadyHub};
 pub use registration::{Calls, Failure, Refusal, Registration, RegistrationStatus};
 pub use running::Emulator;
 pub use sas::{Token, TokenError};
-pub use tier::Tier;
+pub use throttle::{Count, Traffic};
+pub use tier::{Tier, TierSettings};
 pub use twin::{Properties, Section, Twin};
 pub use twin_limits::TwinError;

@@ -71,10 +71,16 @@ pub(super) fn condition(scope: Scope, condition: &Condition) -> Class {
         "com.microsoft:device-container-throttled" => throttled(),
         // Some refusals for too many requests come under this name.
         "amqp:not-allowed" if names_throttling(&condition.description) => throttled(),
+        "amqp:link:stolen" | "com.microsoft:link-creation-conflict" => retry(RetryReason::Taken),
+        // IoT Hub says the same under general names, too.
+        "amqp:internal-error" | "amqp:link:detach-forced" | "amqp:resource-locked"
+            if names_another_client(&condition.description) =>
+        {
+            retry(RetryReason::Taken)
+        }
         "com.microsoft:timeout" => retry(RetryReason::Timeout),
         "amqp:internal-error" => retry(RetryReason::Hub),
         "amqp:link:detach-forced"
-        | "amqp:link:stolen"
         | "amqp:link:redirect"
         | "amqp:link:transfer-limit-exceeded"
         | "amqp:session:window-violation"
@@ -82,8 +88,7 @@ pub(super) fn condition(scope: Scope, condition: &Condition) -> Class {
         | "amqp:session:handle-in-use"
         | "amqp:session:unattached-handle"
         | "amqp:resource-locked"
-        | "amqp:resource-deleted"
-        | "com.microsoft:link-creation-conflict" => retry(RetryReason::Link),
+        | "amqp:resource-deleted" => retry(RetryReason::Link),
         "amqp:connection:forced" | "amqp:connection:framing-error" | "amqp:connection:redirect" => {
             Class::Retry(RetryReason::Connection, None, true)
         }
@@ -113,7 +118,7 @@ pub(super) fn condition(scope: Scope, condition: &Condition) -> Class {
     };
     match (scope, class) {
         // A close says nothing about one message or device.
-        (Scope::Connection, Class::Retry(RetryReason::Link, after, _)) => {
+        (Scope::Connection, Class::Retry(RetryReason::Link | RetryReason::Taken, after, _)) => {
             Class::Retry(RetryReason::Connection, after, true)
         }
         (Scope::Connection, Class::Retry(reason, after, _)) => Class::Retry(reason, after, true),
@@ -238,6 +243,14 @@ fn names_throttling(description: &str) -> bool {
         || description.contains("429")
 }
 
+/// 400027 is a connection closed for a newer one, 409002 a link refused for another.
+fn names_another_client(description: &str) -> bool {
+    let description = description.to_ascii_lowercase();
+    let names = |words: &[&str]| words.iter().any(|word| description.contains(word));
+    names(&["400027", "409002", "linkcreationconflict"])
+        || (names(&["another", "newer"]) && names(&["client", "receive link", "connection"]))
+}
+
 fn shortened(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_DETAIL_CHARS).collect()
 }
@@ -254,6 +267,7 @@ mod tests {
     fn every_condition_has_its_meaning() {
         use RetryReason as R;
         let link = Class::Retry(R::Link, None, false);
+        let taken = Class::Retry(R::Taken, None, false);
         let connection = Class::Retry(R::Connection, None, true);
         let throttled = Class::Retry(R::Throttled, Some(Duration::from_secs(5)), false);
         let quota = Class::Retry(R::Quota, Some(Duration::from_secs(5)), false);
@@ -264,7 +278,7 @@ mod tests {
             ("com.microsoft:timeout", Class::Retry(R::Timeout, None, false)),
             ("amqp:internal-error", Class::Retry(R::Hub, None, false)),
             ("amqp:link:detach-forced", link),
-            ("amqp:link:stolen", link),
+            ("amqp:link:stolen", taken),
             ("amqp:link:redirect", link),
             ("amqp:link:transfer-limit-exceeded", link),
             ("amqp:connection:forced", connection),
@@ -276,7 +290,7 @@ mod tests {
             ("amqp:session:unattached-handle", link),
             ("amqp:resource-locked", link),
             ("amqp:resource-deleted", link),
-            ("com.microsoft:link-creation-conflict", link),
+            ("com.microsoft:link-creation-conflict", taken),
             ("amqp:resource-limit-exceeded", quota),
             ("com.microsoft:quota-exceeded", quota),
             ("amqp:unauthorized-access", Class::Reresolve(ParkReason::Unauthorized)),
@@ -303,6 +317,24 @@ mod tests {
             assert!(whole_hub, "{symbol} in a close");
         }
         assert_eq!(of(Scope::Device, "amqp:not-allowed", "429001 ThrottlingException"), throttled);
+    }
+
+    #[test]
+    fn another_client_is_recognised_by_the_text_too() {
+        let taken = Class::Retry(RetryReason::Taken, None, false);
+        for (symbol, text) in [
+            ("amqp:internal-error", "Another AMQP client has opened a receive link for this device."),
+            ("amqp:link:detach-forced", "(condition='com.microsoft:link-creation-conflict') error 409002"),
+            ("amqp:internal-error", "errorcode:400027 ConnectionForcefullyClosedOnNewConnection"),
+        ] {
+            assert_eq!(of(Scope::Device, symbol, text), taken, "{text}");
+        }
+        let busy = "The service was unable to process the request; please retry the operation.";
+        for (symbol, reason) in
+            [("amqp:internal-error", RetryReason::Hub), ("amqp:link:detach-forced", RetryReason::Link)]
+        {
+            assert_eq!(of(Scope::Device, symbol, busy), Class::Retry(reason, None, false));
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::DropGuard;
 
-use super::device::{self, Slot};
+use super::device::{self, DeviceSession, Slot};
 use super::dial::unreachable_hub;
 use super::error::SendError;
 use super::event::{DeviceEvent, Links};
@@ -55,6 +55,10 @@ pub struct Status {
     pub kept: usize,
     /// Devices of these whose links are open now.
     pub attached: usize,
+    /// Devices that another client with the same identity took from us more than once lately.
+    pub contended: usize,
+    /// Times since the start that a device was taken back from another client.
+    pub takeovers: u64,
 }
 
 impl IotHub {
@@ -155,6 +159,10 @@ impl IotHub {
         let mut fresh_tried = false;
         loop {
             let mut opened_now = false;
+            if let Some(taken) = held.session.as_mut().and_then(DeviceSession::taken) {
+                inner.shared.tasks.spawn(device::close(held));
+                return Err(device::contested(taken, &inner.shared, device));
+            }
             if reopen || !held.session.as_mut().is_some_and(|session| session.serves(device)) {
                 let opening = inner.open(held, &slot, device, &pool, fresh_tried);
                 let (back, opened) = opening.await?;
@@ -183,7 +191,7 @@ impl IotHub {
             if failure.session_lost {
                 inner.shared.tasks.spawn(device::close(held));
             }
-            return Err(failure.error);
+            return Err(device::contested(failure.error, &inner.shared, device));
         }
     }
 
@@ -202,6 +210,8 @@ impl IotHub {
             reached: self.inner.shared.reached(),
             kept: self.inner.kept.len(),
             attached: self.inner.shared.attached(),
+            contended: self.inner.shared.contests.contended(),
+            takeovers: self.inner.shared.contests.takeovers(),
         }
     }
 

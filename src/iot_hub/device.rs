@@ -111,8 +111,28 @@ pub(super) async fn close(mut held: OwnedMutexGuard<Held>) {
 
 impl DeviceSession {
     /// Gets a seat, puts the token, begins the session, attaches the telemetry link. Not to be cancelled.
-    /// `fresh_policy` puts the connection's policy token anew first.
+    /// `fresh_policy` puts the connection's policy token anew first. Fails at once while the device is another client's.
     pub(super) async fn open(
+        shared: &Shared,
+        pool: &Arc<Pool>,
+        device: Arc<HubDevice>,
+        slot: SlotRef,
+        fresh_policy: bool,
+    ) -> Result<Self, SendError> {
+        if let Some(left) = shared.contests.wait(&device, Instant::now()) {
+            return Err(left_to_another(&device, left));
+        }
+        let opened = Self::open_now(shared, pool, device.clone(), slot, fresh_policy).await;
+        match opened {
+            Ok(session) => {
+                shared.contests.opened(&device, Instant::now());
+                Ok(session)
+            }
+            Err(error) => Err(contested(error, shared, &device)),
+        }
+    }
+
+    async fn open_now(
         shared: &Shared,
         pool: &Arc<Pool>,
         device: Arc<HubDevice>,
@@ -187,6 +207,20 @@ impl DeviceSession {
         }
     }
 
+    /// What the hub said when it took telemetry's link away for another client, if that is why it is gone.
+    pub(super) fn taken(&mut self) -> Option<SendError> {
+        match self.telemetry.loss()? {
+            Loss::Link(condition) | Loss::Session(condition) => {
+                let class = classify::condition(Scope::Device, &condition);
+                let error = classify::error(class, &condition.to_string(), &self.device.hub);
+                is_taken(&error).then_some(error)
+            }
+            Loss::Connection | Loss::TooLarge(_) | Loss::NoCredit | Loss::NoOutcome | Loss::Confused(_) => {
+                None
+            }
+        }
+    }
+
     /// Attaches further links for a keeper, which from now on has the session for its own. Not to be cancelled.
     pub(super) async fn attach(
         &mut self,
@@ -219,6 +253,11 @@ impl DeviceSession {
     pub(super) async fn trouble(&mut self, pool: &Pool) -> Option<SendError> {
         let loss = self.telemetry.loss()?;
         Some(failure(loss, &self.seat.connection, pool).await.error)
+    }
+
+    /// Whose it is.
+    pub(super) fn device(&self) -> &HubDevice {
+        &self.device
     }
 
     /// Whether a keeper has its further links open.
@@ -310,6 +349,27 @@ pub(super) async fn failure(loss: Loss, connection: &Connection, pool: &Pool) ->
         Loss::Confused(text) => retry(RetryReason::Link, &text),
     };
     Failure { error, session_lost: true }
+}
+
+fn is_taken(error: &SendError) -> bool {
+    matches!(error, SendError::Retry { reason: RetryReason::Taken, .. })
+}
+
+/// Notes that another client took the device, if the hub said so, and for how long to leave it to that one.
+pub(super) fn contested(mut error: SendError, shared: &Shared, device: &HubDevice) -> SendError {
+    if let SendError::Retry { reason: RetryReason::Taken, after, .. } = &mut error {
+        *after = Some(shared.contests.taken(device, Instant::now()));
+    }
+    error
+}
+
+fn left_to_another(device: &HubDevice, left: Duration) -> SendError {
+    let class = Class::Retry(RetryReason::Taken, Some(left), false);
+    classify::error(
+        class,
+        "another client with the same identity has the device's links for now",
+        &device.hub,
+    )
 }
 
 /// A device's node at its hub.

@@ -52,8 +52,10 @@ pub enum Trouble {
 pub enum RetryReason {
     /// DNS, TCP, TLS or the AMQP open failed, or the connection was lost.
     Connection,
-    /// The link or session ended (detach-forced, moved node, stolen).
+    /// The link or session ended (detach-forced, moved node).
     Link,
+    /// Another client with the same identity took the device's links, and has it for now.
+    Taken,
     /// The hub throttles (429).
     Throttled,
     /// A daily quota or a queue is full; comes back only slowly.
@@ -74,6 +76,7 @@ impl RetryReason {
         match self {
             Self::Connection => "connection",
             Self::Link => "link",
+            Self::Taken => "taken",
             Self::Throttled => "throttled",
             Self::Quota => "quota",
             Self::Hub => "hub",

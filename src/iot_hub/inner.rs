@@ -153,6 +153,9 @@ pub(super) async fn sweep(inner: Weak<Inner>, idle: Duration) {
             let Ok(mut held) = slot.try_lock_owned() else { continue };
             if let Some(session) = held.session.as_mut().filter(|session| session.is_kept()) {
                 if session.is_lost() {
+                    if let Some(taken) = session.taken() {
+                        device::contested(taken, &inner.shared, session.device());
+                    }
                     inner.shared.tasks.spawn(device::close(held));
                 }
                 continue;
@@ -170,6 +173,7 @@ pub(super) async fn sweep(inner: Weak<Inner>, idle: Duration) {
         for pool in inner.pools() {
             pool.close_empty(idle);
         }
+        inner.shared.contests.sweep(Instant::now());
     }
 }
 

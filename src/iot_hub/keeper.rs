@@ -124,6 +124,10 @@ impl Keeper {
         let reuse = !self.fresh && held.session.as_mut().is_some_and(usable);
         self.doubtful = reuse || by_policy(device);
         if !reuse {
+            if let Some(taken) = held.session.as_mut().and_then(DeviceSession::taken) {
+                device::close(held).await;
+                return Err(taken);
+            }
             if let Some(old) = held.session.take() {
                 old.close().await;
             }
@@ -239,7 +243,14 @@ impl Keeper {
             return Some(Duration::ZERO);
         }
         self.fresh = false;
+        let error = device::contested(error, &self.inner.shared, &task.wish.device);
         let (after, whole_hub) = match &error {
+            SendError::Retry { reason: RetryReason::Taken, after, .. } => {
+                // How long is settled already.
+                let pause = after.unwrap_or_default();
+                self.kept.reached(Reach::Trouble(error));
+                return Some(pause);
+            }
             SendError::Retry { reason, after, trouble, .. } => {
                 let hub = matches!(trouble, Trouble::Hub(_)) || *reason == RetryReason::Connection;
                 (after.unwrap_or_default(), hub)

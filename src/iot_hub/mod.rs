@@ -7,6 +7,7 @@ mod cbs;
 mod classify;
 mod client;
 mod connection;
+mod contest;
 mod decode;
 mod device;
 mod dial;

@@ -71,6 +71,8 @@ pub(super) struct Terms {
 pub(super) struct SafeSender {
     sender: Sender,
     lost: CancellationToken,
+    /// What the peer said when it took the link away: the crate tells it once.
+    taken: Option<Loss>,
 }
 
 impl SafeSender {
@@ -88,7 +90,7 @@ impl SafeSender {
             builder = builder.sender_settle_mode(SenderSettleMode::Settled);
         }
         let sender = builder.attach(session).await.map_err(of_sender_attach)?;
-        Ok(Self { sender, lost })
+        Ok(Self { sender, lost, taken: None })
     }
 
     /// Whether the peer has taken the link away, without waiting.
@@ -96,7 +98,10 @@ impl SafeSender {
         if self.lost.is_cancelled() {
             return Some(Loss::Connection);
         }
-        self.sender.on_detach().now_or_never().map(of_detach)
+        if self.taken.is_none() {
+            self.taken = self.sender.on_detach().now_or_never().map(of_detach);
+        }
+        self.taken.clone()
     }
 
     /// Waits until the peer takes the link away. May be cancelled.

@@ -6,6 +6,7 @@ mod backoff;
 mod clock;
 mod end_device;
 mod outcome;
+mod pace;
 mod secret;
 mod spelling;
 
@@ -13,5 +14,6 @@ pub use backoff::Backoff;
 pub use clock::Clock;
 pub use end_device::{EndDevice, InvalidEndDevice};
 pub use outcome::{Outcome, ParkReason};
+pub use pace::Pace;
 pub use secret::Secret;
 pub use spelling::{dev_eui, hex, iso_utc};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::window::Seat;
 use crate::azure::HubAddress;
 use crate::model::{EndDevice, Outcome};
 use crate::spool::Seq;
@@ -51,6 +52,8 @@ pub(super) struct Start {
     pub(super) item: Item,
     pub(super) place: Place,
     pub(super) probe: bool,
+    /// Its place in the window, to be given back when the delivery ends.
+    pub(super) seat: Seat,
 }
 
 /// How a delivery ended.
@@ -83,11 +86,13 @@ pub(super) struct Ticket {
     pub(super) device: EndDevice,
     pub(super) place: Place,
     pub(super) probe: bool,
+    pub(super) seat: Seat,
 }
 
 impl Start {
     /// Splits off what the schedule needs when the delivery ends.
     pub(super) fn into_parts(self) -> (Ticket, Item) {
-        (Ticket { device: self.device, place: self.place, probe: self.probe }, self.item)
+        let Self { device, item, place, probe, seat } = self;
+        (Ticket { device, place, probe, seat }, item)
     }
 }

@@ -10,6 +10,7 @@ mod reported;
 mod schedule;
 mod translate;
 mod twin_reports;
+mod window;
 
 pub use pump::{Pump, PumpOptions};
 pub use reported::{patch, reported};

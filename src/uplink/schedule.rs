@@ -10,33 +10,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::delivery::{Hot, HubState, Item, Place, Start, Ticket, Verdict};
+use super::window::{Down, Window};
 use crate::azure::HubAddress;
 use crate::model::{Backoff, EndDevice};
 use crate::spool::Pending;
 
 /// A probe without an answer for this long does not keep the next one back: it may hang for its device's sake.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+/// Bodies in memory of one lane; a longer one's are read back, so that a backlog leaves the memory to the others.
+const BODIES_PER_LANE: usize = 64;
 
 /// A device's messages. It stands in exactly one place: ready in a window, under way as a ticket, or waiting for a timer.
 #[derive(Debug)]
 struct Lane {
     queue: VecDeque<Item>,
     failures: u32,
-}
-
-/// The messages on their way to one place.
-#[derive(Debug, Default)]
-struct Window {
-    in_flight: usize,
-    ready: VecDeque<EndDevice>,
-    down: Option<Down>,
-}
-
-#[derive(Debug)]
-struct Down {
-    failures: u32,
-    /// When the next message may ask whether the hub is back.
-    probe_at: Instant,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,9 +62,13 @@ impl Schedule {
     pub(super) fn push(
         &mut self,
         device: EndDevice,
-        pending: Pending,
+        mut pending: Pending,
         hub: impl FnOnce() -> Option<HubAddress>,
     ) {
+        let lane_length = self.lanes.get(&device).map_or(0, |lane| lane.queue.len());
+        if lane_length >= BODIES_PER_LANE {
+            pending.body = None;
+        }
         let hot = (pending.body.is_some() || pending.waiter.is_some()).then(|| {
             Box::new(Hot { received_ms: pending.received_ms, body: pending.body, waiter: pending.waiter })
         });
@@ -92,7 +84,8 @@ impl Schedule {
 
     fn enqueue(&mut self, device: EndDevice, hub: Option<HubAddress>) {
         let place = Place::new(&device, hub);
-        self.windows.entry(place).or_default().ready.push_back(device);
+        let doubtful = self.lanes.get(&device).is_some_and(|lane| lane.failures > 0);
+        self.windows.entry(place).or_default().queue(device, doubtful);
     }
 
     /// Everything that may start now. `hub` says where a device is now.
@@ -104,35 +97,33 @@ impl Schedule {
         self.move_on(now, hub);
         let mut starts = Vec::new();
         for (key, window) in &mut self.windows {
-            while let Some(probe) = window.admits(self.max_in_flight, now) {
-                let Some(device) = window.ready.pop_front() else { break };
-                let Some(lane) = self.lanes.get_mut(&device) else { continue };
-                let Some(item) = lane.queue.pop_front() else { continue };
-                window.in_flight += 1;
+            while let Some((device, seat, probe)) = window.next(self.max_in_flight, now) {
+                let item = self.lanes.get_mut(&device).and_then(|lane| lane.queue.pop_front());
+                let Some(item) = item else {
+                    window.leave(&seat);
+                    continue;
+                };
                 if let Some(down) = &mut window.down {
                     down.probe_at = now + PROBE_PATIENCE;
                 }
                 self.in_flight += 1;
-                starts.push(Start { device, item, place: key.clone(), probe });
+                starts.push(Start { device, item, place: key.clone(), probe, seat });
             }
         }
         starts
     }
 
-    /// Who waits first for a hub that is down, but is not its device any more, is no probe and need not wait.
+    /// Who waits for a hub that is down, but is not its device any more, is no probe and need not wait.
     fn move_on(&mut self, now: Instant, hub: impl Fn(&EndDevice) -> Option<HubAddress>) {
         let mut moved = Vec::new();
         for (place, window) in &mut self.windows {
             if window.down.as_ref().is_none_or(|down| down.probe_at > now) {
                 continue;
             }
-            while let Some(first) = window.ready.front() {
-                let now_at = hub(first);
-                if Place::new(first, now_at.clone()) == *place {
-                    break;
-                }
-                moved.extend(window.ready.pop_front().map(|device| (device, now_at)));
-            }
+            moved.extend(window.take_out(|device| {
+                let now_at = hub(device);
+                (Place::new(device, now_at.clone()) != *place).then_some(now_at)
+            }));
         }
         for (device, hub) in moved {
             self.enqueue(device, hub);
@@ -176,7 +167,7 @@ impl Schedule {
                 let probed = ticket.probe && ticket.place == place;
                 let window = self.windows.entry(place).or_default();
                 // Behind the others, so that each hub is asked by another device: this one may be why it fails.
-                window.ready.push_back(ticket.device);
+                window.queue(ticket.device, false);
                 let failures = match &window.down {
                     // Others were under way when it went down: they say nothing new.
                     Some(_) if !probed => return None,
@@ -193,14 +184,16 @@ impl Schedule {
     /// Frees a delivery's place. One that nobody uses is forgotten, so that there are never more than in use.
     fn leave(&mut self, ticket: &Ticket, now: Instant) {
         let Some(window) = self.windows.get_mut(&ticket.place) else { return };
-        window.in_flight -= 1;
+        window.leave(&ticket.seat);
         match &mut window.down {
             // It may not have got as far as the hub: unless it says otherwise below, the next asks at once.
             Some(down) if ticket.probe => down.probe_at = now,
-            None if window.in_flight == 0 && window.ready.is_empty() => {
-                self.windows.remove(&ticket.place);
+            Some(_) => {}
+            None => {
+                if window.is_idle() {
+                    self.windows.remove(&ticket.place);
+                }
             }
-            Some(_) | None => {}
         }
     }
 
@@ -222,13 +215,8 @@ impl Schedule {
     /// When to call [`Schedule::wake`] and [`Schedule::start`] again, if only time passes.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let lane = self.timers.peek().map(|Reverse(Timer(at, _))| *at);
-        let probe = self
-            .windows
-            .values()
-            .filter(|window| !window.ready.is_empty())
-            .filter_map(|window| window.down.as_ref().map(|down| down.probe_at))
-            .min();
-        lane.into_iter().chain(probe).min()
+        let window = self.windows.values().filter_map(|window| window.next_due(self.max_in_flight)).min();
+        lane.into_iter().chain(window).min()
     }
 
     /// Deliveries under way.
@@ -240,16 +228,6 @@ impl Schedule {
     #[cfg(test)]
     pub(super) fn lanes(&self) -> usize {
         self.lanes.len()
-    }
-}
-
-impl Window {
-    /// Whether one more may start; `Some(true)` if as the probe of a hub that is down.
-    fn admits(&self, max_in_flight: usize, now: Instant) -> Option<bool> {
-        match &self.down {
-            None => (self.in_flight < max_in_flight).then_some(false),
-            Some(down) => (down.probe_at <= now).then_some(true),
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod devices;
 mod faults;
 mod kit;
 mod lifecycle;
+mod limits;
 mod methods;
 mod pair_kit;
 mod raw;

@@ -4,6 +4,7 @@ mod admin;
 mod architecture;
 #[cfg(feature = "emulator")]
 mod chaos;
+mod chaos_proof;
 mod cli;
 mod config;
 #[cfg(feature = "emulator")]
@@ -25,15 +26,25 @@ mod emulator_things_stack;
 mod end_to_end;
 #[cfg(feature = "emulator")]
 mod fault_matrix;
+#[cfg(feature = "emulator")]
+mod fleet;
 mod iot_hub;
 mod messages;
+#[cfg(feature = "emulator")]
+mod network;
 mod payloads;
 mod pump;
 mod replay;
+#[cfg(all(unix, feature = "emulator"))]
+mod restarts;
 mod spool;
 mod things_stack;
 mod traps;
+#[cfg(feature = "emulator")]
+mod trouble;
 mod twin_reports;
+#[cfg(feature = "emulator")]
+mod watch;
 #[cfg(feature = "emulator")]
 mod way_back;
 mod webhook;

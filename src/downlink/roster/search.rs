@@ -17,8 +17,9 @@ use crate::downlink::ports::{Devices, Hubs, Network};
 use crate::downlink::retry::Pace;
 use crate::model::EndDevice;
 
-/// Resolutions under way at once, for all lost devices together: as many as the directory lets ask DPS by default.
-const MAX_RESOLUTIONS: usize = 16;
+/// Resolutions under way at once, for all lost devices together. Many more than the directory lets ask DPS, so that some
+/// that take long hold up no others here.
+const MAX_RESOLUTIONS: usize = 256;
 /// A device that moved is back within seconds; one whose DPS is down asks every five minutes.
 const PACE: Pace = Pace { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
 

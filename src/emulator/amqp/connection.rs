@@ -14,6 +14,7 @@ use super::refusal::Refusal;
 use super::strikes::{self, Ending};
 use super::tokens::{Grant, TokenBook};
 use crate::emulator::presence::Cut;
+use crate::emulator::tier::Operation;
 use crate::emulator::{DeviceStatus, Hub};
 
 /// Numbers connections within the process.
@@ -111,6 +112,9 @@ impl Connection {
             self.hub.verify_device(&token, device_id).map_err(|_| unauthorized())?;
         }
         strikes::may_attach(&self.hub, device_id, way)?;
+        if !self.hub.holds_device(device_id, self.number) {
+            self.hub.pass_now(Operation::Connect).map_err(Refusal::of_limit)?;
+        }
         let cut = self.hub.claim_device(device_id, self.number);
         let line = self.lifelines.of_device(session, way, device_id);
         strikes::attached(self, device_id, session);

@@ -1,8 +1,13 @@
 //! Why a link is refused or taken away, as AMQP error conditions with a text for the peer. Pure.
 
-use fe2o3_amqp_types::definitions::{AmqpError, Error, LinkError};
+use fe2o3_amqp_types::definitions::{AmqpError, Error, ErrorCondition, LinkError};
+use fe2o3_amqp_types::primitives::Symbol;
 
 use crate::emulator::presence::Cut;
+use crate::emulator::throttle::Denied;
+
+/// IoT Hub's own condition for 429.
+pub(super) const THROTTLED: &str = "com.microsoft:device-container-throttled";
 
 /// A reason to end a link, a session or a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,10 @@ pub(super) enum Refusal {
     NotYet(&'static str),
     /// The hub's tier does not have it.
     Tier(&'static str),
+    /// Too many in too short a time.
+    Throttled(String),
+    /// The day's messages are used up.
+    Quota(String),
     /// The peer wants more than is allowed.
     TooMuch(&'static str),
     /// A filter or field that is not understood.
@@ -42,6 +51,14 @@ impl Refusal {
             Cut::Disabled => Self::Disabled(device_id.to_owned()),
             Cut::KeysChanged => Self::Unauthorized(format!("the keys of device {device_id} were changed")),
             Cut::TokenExpired => Self::Unauthorized(format!("the token of device {device_id} expired")),
+        }
+    }
+
+    /// What whoever wants more than the tier gives is told.
+    pub(super) fn of_limit(denied: Denied) -> Self {
+        match denied {
+            Denied::Throttled(_) => Self::Throttled(denied.text()),
+            Denied::Quota => Self::Quota(denied.text()),
         }
     }
 
@@ -74,6 +91,10 @@ impl Refusal {
             Self::Tier(what) => {
                 Error::new(AmqpError::NotAllowed, format!("a hub of the basic tier has no {what}"), None)
             }
+            Self::Throttled(why) => {
+                Error::new(ErrorCondition::Custom(Symbol::from(THROTTLED)), why.clone(), None)
+            }
+            Self::Quota(why) => Error::new(AmqpError::ResourceLimitExceeded, why.clone(), None),
             Self::TooMuch(what) => {
                 Error::new(AmqpError::ResourceLimitExceeded, format!("too many {what}"), None)
             }

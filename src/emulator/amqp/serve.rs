@@ -108,6 +108,7 @@ async fn run(
     control: WireControl,
 ) {
     let close_timeout = options.close_timeout;
+    hub.note_connection();
     let mut token_check = interval(options.token_check);
     token_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let connection = Arc::new(Connection::new(hub, options));

@@ -27,7 +27,6 @@ use super::refusal::Refusal;
 use super::{
     cbs, cloud_messages, cloud_send, feedback, management, methods, reader, replies, telemetry, twins,
 };
-use crate::emulator::Tier;
 use crate::emulator::hub::PARTITIONS;
 
 /// The builder's type when no terminus is made on demand.
@@ -238,10 +237,7 @@ fn service(connection: &Connection, purpose: Purpose) -> Result<Purpose, Refusal
 
 /// Refuses what a hub of the basic tier does not have.
 fn standard(connection: &Connection, what: &'static str) -> Result<(), Refusal> {
-    match connection.hub.tier() {
-        Tier::Standard => Ok(()),
-        Tier::Basic => Err(Refusal::Tier(what)),
-    }
+    if connection.hub.tier().is_basic() { Err(Refusal::Tier(what)) } else { Ok(()) }
 }
 
 /// Who settles the deliveries of a link.

@@ -15,10 +15,12 @@ use super::received::{Received, received};
 use super::refusal::Refusal;
 use crate::emulator::faults::{self, Asked, Verdict};
 use crate::emulator::presence::Cut;
-use crate::emulator::{Fault, FaultKind, Hub};
+use crate::emulator::throttle::Denied;
+use crate::emulator::{Event, Fault, FaultKind, Hub};
 
 /// Takes telemetry until the link ends, the device is lost or no token speaks for it any more.
 pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>, mut device: HeldDevice) {
+    let mut throttled = 0;
     let refusal = loop {
         let incoming = tokio::select! {
             biased;
@@ -36,8 +38,24 @@ pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>, mut d
         };
         let format = delivery.message_format().unwrap_or_default();
         let (info, message) = delivery.into_parts();
-        let answered = match keep(&connection, &device.device_id, auth, format, message) {
-            Ok(faults) => {
+        let mut arrived = read(&connection, &device.device_id, format, message);
+        if let Ok(Arrived { events, .. }) = &arrived
+            && !events.is_empty()
+        {
+            let sizes: Vec<_> = events.iter().map(Event::size).collect();
+            let passed = tokio::select! {
+                biased;
+                refusal = device.lost() => break Some(refusal),
+                passed = connection.hub.pass_telemetry(&sizes) => passed,
+            };
+            throttled = if matches!(passed, Err(Denied::Throttled(_))) { throttled + 1 } else { 0 };
+            if let Err(denied) = passed {
+                arrived = Err(Refusal::of_limit(denied).error());
+            }
+        }
+        let answered = match arrived {
+            Ok(Arrived { events, faults, generation_id }) => {
+                keep(&connection.hub, &device.device_id, auth, &generation_id, events);
                 let answered = link.accept(info).await;
                 faults.into_iter().for_each(|fault| inject(&connection.hub, fault));
                 answered
@@ -46,6 +64,9 @@ pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>, mut d
         };
         if answered.is_err() {
             return;
+        }
+        if throttled > 0 && connection.hub.tier_settings().cut_after.is_some_and(|most| throttled >= most) {
+            break Some(Refusal::Throttled("429002: too many messages were throttled".to_owned()));
         }
     };
     // The device is given back before the peer hears of it, so that what it attaches next finds a clean table.
@@ -60,14 +81,20 @@ pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>, mut d
     }
 }
 
-/// Keeps all messages of a delivery, or none. A message that asks for a fault is no telemetry; gives the faults.
-fn keep(
+/// A delivery, taken apart.
+struct Arrived {
+    events: Vec<Event>,
+    faults: Vec<Fault>,
+    generation_id: String,
+}
+
+/// Reads all messages of a delivery. One that asks for a fault is no telemetry.
+fn read(
     connection: &Connection,
     device_id: &str,
-    auth_method: &str,
     format: u32,
     message: Message<Body<Value>>,
-) -> Result<Vec<Fault>, Error> {
+) -> Result<Arrived, Error> {
     let (events, size) = events_of(format, message)
         .map_err(|error| Error::new(AmqpError::DecodeError, error.to_string(), None))?;
     let max = connection.options.accepted_message_size;
@@ -98,13 +125,16 @@ fn keep(
     {
         return Err(limit(verdict));
     }
-    for mut event in kept {
+    Ok(Arrived { events: kept, faults, generation_id: device.generation_id })
+}
+
+fn keep(hub: &Hub, device_id: &str, auth_method: &str, generation_id: &str, events: Vec<Event>) {
+    for mut event in events {
         device_id.clone_into(&mut event.device_id);
-        event.generation_id.clone_from(&device.generation_id);
+        generation_id.clone_into(&mut event.generation_id);
         auth_method.clone_into(&mut event.auth_method);
-        connection.hub.enqueue(event);
+        hub.enqueue(event);
     }
-    Ok(faults)
 }
 
 /// Faults under which a hub takes no telemetry.

@@ -14,6 +14,8 @@ use super::refusal::Refusal;
 use super::twins_wire::{self, TwinRefusal, Wanted};
 use crate::emulator::faults::Verdict;
 use crate::emulator::presence::Cut;
+use crate::emulator::throttle::Denied;
+use crate::emulator::tier::Operation;
 use crate::emulator::twin_table::{Listener, WAITING_UPDATES};
 use crate::emulator::{FaultKind, Hub};
 
@@ -71,7 +73,10 @@ pub(super) async fn serve_requests(mut link: Receiver, mut half: Half) {
         let hub = &half.connection.hub;
         let limit = hub.verdict(&half.device.device_id, &LIMITS).map(limit);
         let reply = match limit.map_or_else(|| twins_wire::wanted(request), Err) {
-            Ok(wanted) => perform(hub, &half.device.device_id, wanted, &outlet.listener),
+            Ok(wanted) => match allow(hub, &wanted).await {
+                Ok(()) => perform(hub, &half.device.device_id, wanted, &outlet.listener),
+                Err(denied) => Err(denied.into()),
+            },
             Err(refusal) => Err(refusal),
         };
         let reply = match reply {
@@ -102,6 +107,18 @@ const LIMITS: [FaultKind; 2] = [FaultKind::InvokeThrottling, FaultKind::InvokeMa
 fn limit(verdict: Verdict) -> TwinRefusal {
     let status = if verdict.kind == FaultKind::InvokeThrottling { 429 } else { 403 };
     TwinRefusal { status, message: verdict.text }
+}
+
+/// Waits for a place for a request, within the tier's limits. Subscribing is not counted.
+async fn allow(hub: &Hub, wanted: &Wanted) -> Result<(), Denied> {
+    match wanted {
+        Wanted::Get => hub.pass(Operation::TwinRead, Some(0)).await,
+        Wanted::Report(patch, _) => {
+            let size = serde_json::to_vec(patch).map_or(0, |text| text.len());
+            hub.pass(Operation::TwinUpdate, Some(size)).await
+        }
+        Wanted::Subscribe | Wanted::Unsubscribe => Ok(()),
+    }
 }
 
 /// Status, version and body of the reply.

@@ -175,3 +175,67 @@ fn an_application_whose_dps_is_slow_holds_no_other_and_leaves_nothing_behind() {
     }
     assert_eq!((schedule.lanes(), schedule.windows.len()), (0, 0));
 }
+
+#[test]
+fn devices_that_get_no_answer_stand_aside_and_come_back_to_a_part_of_the_window_only() {
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 8), Instant::now());
+    for seq in 0..8 {
+        push(&mut schedule, &format!("silent-{seq}"), seq, "hub");
+    }
+    let silent = take(&mut schedule, now);
+    assert_eq!(silent.len(), 8);
+    for seq in 8..16 {
+        push(&mut schedule, &format!("well-{seq}"), seq, "hub");
+    }
+    assert!(take(&mut schedule, now).is_empty(), "the window is full");
+    // Nothing ends, but time passes.
+    let later = schedule.next_due().expect("a look");
+    assert!(later <= now + Duration::from_secs(2));
+    let well = take(&mut schedule, later);
+    assert_eq!(well.len(), 8, "the silent ones stand aside");
+    for (_, _, ticket, _) in well {
+        schedule.finished(ticket, None, FINISHED, later, || Some(hub("hub")));
+    }
+    for (_, _, ticket, item) in silent {
+        schedule.finished(ticket, Some(item), Verdict::RetryDevice { after: None }, later, || None);
+    }
+    let again = later + BACKOFF.max;
+    schedule.wake(again, |_| Some(hub("hub")));
+    for seq in 16..32 {
+        push(&mut schedule, &format!("well-{seq}"), seq, "hub");
+    }
+    let started = take(&mut schedule, again);
+    let of = |kind: &str| started.iter().filter(|start| start.0.starts_with(kind)).count();
+    assert_eq!((of("silent"), of("well")), (2, 6), "a quarter for those that failed");
+}
+
+#[test]
+fn a_place_takes_twice_its_window_at_most_whatever_hangs() {
+    let (mut schedule, mut now) = (Schedule::new(BACKOFF, 4), Instant::now());
+    for seq in 0..20 {
+        push(&mut schedule, &format!("silent-{seq}"), seq, "hub");
+    }
+    let mut hanging = Vec::new();
+    for _ in 0..10 {
+        hanging.extend(take(&mut schedule, now));
+        now += Duration::from_secs(3);
+    }
+    assert_eq!(hanging.len(), 8);
+    assert_eq!(schedule.next_due(), None, "nothing to look at before one ends");
+    let (_, _, ticket, _) = hanging.remove(0);
+    schedule.finished(ticket, None, FINISHED, now, || Some(hub("hub")));
+    assert_eq!(take(&mut schedule, now).len(), 1);
+}
+
+#[test]
+fn a_long_backlog_of_one_device_leaves_the_memory_to_the_others() {
+    let mut schedule = Schedule::new(BACKOFF, 1);
+    let body = bytes::Bytes::from_static(b"body");
+    for seq in 0..100 {
+        let body = Some(body.clone());
+        let pending = Pending { seq: Seq(seq), lane: "".into(), received_ms: 0, body, waiter: None };
+        schedule.push(device("long"), pending, || None);
+    }
+    let lane = &schedule.lanes[&device("long")];
+    assert_eq!(lane.queue.iter().filter(|item| item.hot.is_some()).count(), BODIES_PER_LANE);
+}

@@ -154,3 +154,29 @@ async fn a_basic_hub_takes_no_message_by_control_either() {
     assert_eq!(status, 403);
     assert!(answer.to_string().contains("basic tier"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_hubs_tier_is_shown_and_changed_by_control() {
+    let world = World::with(|options| Options { tier: Tier::S2, units: 3, ..options }).await;
+    let path = "/emulator/hubs/localhost/tier";
+    let (status, shown) = world.call(Method::GET, path, None).await;
+    assert_eq!((status, &shown["tier"], &shown["units"]), (200, &json!("s2"), &json!(3)));
+    assert_eq!((&shown["daily_messages"], &shown["traffic"]["connections"]), (&json!(18_000_000), &json!(0)));
+    let faster = json!({ "tier": "f1", "speed": 2.5, "burst_ms": 500, "daily_messages": 10, "cut_after": 3 });
+    let (status, shown) = world.call(Method::PUT, path, Some(faster)).await;
+    assert_eq!((status, &shown["burst_ms"], &shown["max_delay_ms"]), (200, &json!(500), &json!(1000)));
+    assert_eq!(world.emulator.hubs()[0].tier_settings().daily_messages, Some(10));
+    for wrong in [
+        json!({}),
+        json!({ "tier": "s4" }),
+        json!({ "tier": "s1", "units": 0 }),
+        json!({ "tier": "s1", "speed": 0 }),
+        json!({ "tier": "s1", "burst_ms": 1_000_000_000_u64 }),
+        json!({ "tier": "s1", "cut_after": 0 }),
+        json!({ "tier": "s1", "unit": 1 }),
+    ] {
+        assert_eq!(world.call(Method::PUT, path, Some(wrong.clone())).await.0, 400, "{wrong}");
+    }
+    assert_eq!(world.call(Method::DELETE, path, None).await.0, 405);
+    assert_eq!(world.emulator.hubs()[0].tier(), Tier::F1);
+}

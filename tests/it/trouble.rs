@@ -1,0 +1,3 @@
+//! Devices in trouble, alone: stolen, deleted, disabled, poisoned, silent, moved with their hub.
+
+mod stolen;
