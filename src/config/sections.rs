@@ -111,6 +111,8 @@ pub struct Azure {
     pub max_devices_per_connection: usize,
     /// Devices per second that are attached at one hub at most, for their downlinks; three seconds' worth at once.
     pub attach_rate: u32,
+    /// After a hub could not be reached for this long, DPS is asked where its devices live now.
+    pub relocate_after: Duration,
     /// DTDL model id for applications that name none.
     pub model_id: Option<String>,
     /// A hub by connection string, for every application that has no section of its own.
@@ -134,6 +136,7 @@ impl fmt::Debug for Azure {
             .field("connect_timeout", &self.connect_timeout)
             .field("max_devices_per_connection", &self.max_devices_per_connection)
             .field("attach_rate", &self.attach_rate)
+            .field("relocate_after", &self.relocate_after)
             .field("model_id", &self.model_id)
             .field("iot_hub", &self.iot_hub)
             .field("dps", &self.dps)
@@ -326,6 +329,7 @@ impl Default for Azure {
             connect_timeout: Duration::from_secs(20),
             max_devices_per_connection: 995,
             attach_rate: 100,
+            relocate_after: Duration::from_secs(5 * 60),
             model_id: None,
             iot_hub: IotHub::default(),
             dps: Dps::default(),

@@ -1,4 +1,5 @@
-//! What is known of one hub, over all its connections: how fast devices may be attached, and which ways it does not offer.
+//! What is known of one hub, over all its connections: how fast devices may be attached, which ways it does
+//! not offer, whether it is away.
 //!
 //! Opens nothing and knows no device.
 
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::absence::Absence;
 use super::event::Links;
 
 /// So many seconds' worth of attaches may go at once: IoT Hub lets short bursts pass.
@@ -51,6 +53,7 @@ pub(super) struct Hub {
     /// Held while waiting, so that devices go in the order they came.
     bucket: tokio::sync::Mutex<Bucket>,
     ways: Mutex<[Known; 3]>,
+    pub(super) absence: Absence,
 }
 
 #[derive(Debug)]
@@ -73,7 +76,12 @@ impl Hub {
     pub(super) fn new(attach_rate: u32) -> Self {
         let rate = f64::from(attach_rate.max(1));
         let bucket = Bucket { tokens: rate * BURST_SECONDS, at: Instant::now() };
-        Self { rate, bucket: tokio::sync::Mutex::new(bucket), ways: Mutex::default() }
+        Self {
+            rate,
+            bucket: tokio::sync::Mutex::new(bucket),
+            ways: Mutex::default(),
+            absence: Absence::default(),
+        }
     }
 
     /// Waits until one more device may be attached. May be cancelled; then it does not count.

@@ -2,6 +2,7 @@
 //!
 //! Knows no LoRaWAN and no spool.
 
+mod absence;
 mod c2d;
 mod cbs;
 mod classify;

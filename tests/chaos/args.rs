@@ -12,7 +12,9 @@ Usage: tests/chaos/run [--seconds N] [--seed N] [--uplinks N] [--messages N] [--
   --devices N   end devices (200)
   --hubs N      hubs, 1 to 8 (3)
   --plan        only print what would come when
-  --keep        keep the folder with the spool and the connector's log, also when all is well";
+  --keep        keep the folder with the spool and the connector's log, also when all is well
+
+TTI_CHAOS_BINARY names another connector than the one that was built along.";
 
 /// Of this many devices, one ails.
 const AILING_ONE_IN: usize = 5;

@@ -175,17 +175,21 @@ fn great(random: &mut fastrand::Rng, lasting: Duration, field: Field) -> Vec<Str
         }
         let may_restart = at.as_secs_f64() < lasting.as_secs_f64() * RESTARTING;
         let hub = random.usize(..field.hubs);
-        let fault = match random.u8(..18) {
-            0..=2 if may_restart => Fault::Kill,
-            3..=4 if may_restart => Fault::Terminate,
-            5 => Fault::CloudRestarts { rough: random.bool() },
-            6..=7 => Fault::Throttled { hub },
-            8..=10 => {
+        let chosen = random.u8(..18);
+        let fault = match (strikes.len(), chosen) {
+            // A short run has both, too.
+            (0, _) if may_restart => Fault::Kill,
+            (1, _) if may_restart => Fault::Terminate,
+            (_, 0..=2) if may_restart => Fault::Kill,
+            (_, 3..=4) if may_restart => Fault::Terminate,
+            (_, 5) => Fault::CloudRestarts { rough: random.bool() },
+            (_, 6..=7) => Fault::Throttled { hub },
+            (_, 8..=10) => {
                 let then = if random.bool() { Mode::Refuse } else { Mode::Pass };
                 Fault::Cut { way: way(random, field), then }
             }
-            11..=13 => Fault::Hinder { way: way(random, field), mode: hindrance(random) },
-            _ => Fault::Hub { hub, kind: OF_HUBS[random.usize(..OF_HUBS.len())] },
+            (_, 11..=13) => Fault::Hinder { way: way(random, field), mode: hindrance(random) },
+            (_, _) => Fault::Hub { hub, kind: OF_HUBS[random.usize(..OF_HUBS.len())] },
         };
         strikes.push(Strike { at, hold, fault });
         at += hold;

@@ -33,7 +33,8 @@ struct Settings {
 
 impl Settings {
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tti-connector"));
+        let built = || env!("CARGO_BIN_EXE_tti-connector").into();
+        let mut command = Command::new(std::env::var_os("TTI_CHAOS_BINARY").unwrap_or_else(built));
         command.args(words).current_dir(&self.dir).kill_on_drop(true);
         let own = |(name, _): &(std::ffi::OsString, _)| name.to_string_lossy().starts_with("TTI_CONNECTOR__");
         for (name, _) in std::env::vars_os().filter(own) {
