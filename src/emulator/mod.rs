@@ -11,6 +11,8 @@ mod dps_wire;
 mod error;
 mod event;
 mod files;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod https;
 mod hub;
 mod hub_control;

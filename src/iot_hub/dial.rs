@@ -27,6 +27,10 @@ pub(super) async fn dial(
     hub: &HubAddress,
 ) -> Result<ConnectionHandle<()>, SendError> {
     let failed = |error: io::Error| unreachable_hub(&error, hub);
+    #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+    if let Some(wire) = &options.wire {
+        return open(options, hub, wire.open()).await;
+    }
     let proxy = options.proxy.as_ref();
     match options.transport {
         Transport::Tls => {

@@ -60,6 +60,9 @@ pub struct IotHubOptions {
     pub tls: Arc<ClientConfig>,
     /// For the expiry written into tokens.
     pub clock: Clock,
+    /// Instead of the network.
+    #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+    pub(crate) wire: Option<super::fuzzing::Wire>,
 }
 
 impl IotHubOptions {
@@ -80,6 +83,8 @@ impl IotHubOptions {
             attach_rate: 100,
             tls,
             clock: Clock::system(),
+            #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+            wire: None,
         }
     }
 
