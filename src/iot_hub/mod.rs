@@ -16,6 +16,8 @@ mod dial;
 mod error;
 mod event;
 mod follower;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod hub;
 mod inbound;
 mod inner;

@@ -207,7 +207,7 @@ fn a_device_alone_at_its_hub_tells_of_a_used_up_day_too() {
 fn a_throttled_hub_leaves_another_alone() {
     let mut schedule = Schedule::new(BACKOFF, 64, None);
     let mut now = Instant::now();
-    for number in 0..100 {
+    for number in 0..100_usize {
         let at = if number.is_multiple_of(2) { "slow" } else { "free" };
         for seq in 0..5 {
             let seq = Seq(seq * 100 + number as i64);
