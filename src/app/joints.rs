@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use super::first_contact::Answered;
+use super::parts::Missing;
 use super::way_back::Ledger;
 use crate::admin::{Health, NotReady};
 use crate::azure::{HubAddress, HubDevice, Telemetry};
@@ -129,6 +131,7 @@ fn store_error(error: SpoolError) -> StoreError {
 #[derive(Clone)]
 pub(super) struct Vitals {
     pub(super) answered: Answered,
+    pub(super) missing: Missing,
     pub(super) spool: Spool,
     pub(super) hubs: IotHub,
     pub(super) directory: Directory,
@@ -138,7 +141,15 @@ pub(super) struct Vitals {
 
 impl Health for Vitals {
     fn not_ready(&self) -> Vec<NotReady> {
-        let mut reasons = Vec::new();
+        let missing = self.missing.names().into_iter();
+        let mut reasons: Vec<_> = missing
+            .map(|part| {
+                let reason =
+                    "it ended unexpectedly, a defect; the connector stops, so that it is started anew"
+                        .to_owned();
+                NotReady { part, reason }
+            })
+            .collect();
         if !self.spool.stats().healthy {
             let reason = "the spool can't write, so no message is accepted; look for disk errors in the log"
                 .to_owned();
@@ -172,6 +183,7 @@ impl Vitals {
             devices_kept_open: hubs.kept as u64,
             downlinks_open: self.ledger.open() as u64,
             downlinks_forged: self.ledger.forged(),
+            tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks() as u64),
         }
     }
 }

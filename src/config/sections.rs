@@ -117,6 +117,8 @@ pub struct Azure {
     /// Devices per second that are attached at one hub at most, for their downlinks; three seconds' worth at once. What
     /// the tier allows when unset, without one 100.
     pub attach_rate: Option<u32>,
+    /// After a hub could not be reached for this long, DPS is asked where its devices live now.
+    pub relocate_after: Duration,
     /// DTDL model id for applications that name none.
     pub model_id: Option<String>,
     /// A hub by connection string, for every application that has no section of its own.
@@ -142,6 +144,7 @@ impl fmt::Debug for Azure {
             .field("tier", &self.tier)
             .field("units", &self.units)
             .field("attach_rate", &self.attach_rate)
+            .field("relocate_after", &self.relocate_after)
             .field("model_id", &self.model_id)
             .field("iot_hub", &self.iot_hub)
             .field("dps", &self.dps)
@@ -336,6 +339,7 @@ impl Default for Azure {
             tier: None,
             units: 1,
             attach_rate: None,
+            relocate_after: Duration::from_secs(5 * 60),
             model_id: None,
             iot_hub: IotHub::default(),
             dps: Dps::default(),

@@ -48,6 +48,7 @@ mod twins_api;
 mod websocket;
 
 pub use amqp::{AmqpOptions, EVENT_HUB_NAME, serve as serve_amqp};
+pub use certificates::Renewal;
 pub use cloud_messages::{
     Ack, CloudMessage, CloudRefusal, CloudSettings, DeadLetter, Fate, FeedbackRecord, Queued,
 };

@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::certificates::Certificates;
+use super::certificates::{Certificates, Renewal};
 use super::dps::Dps;
 use super::error::EmulatorError;
 use super::files;
@@ -33,6 +33,7 @@ pub struct Emulator {
     hubs: Vec<Arc<Hub>>,
     dps: Arc<Dps>,
     things_stack: Option<things_stack::Running>,
+    certificates: Certificates,
     ready: Ready,
     saver: Arc<Saver>,
     tasks: TaskTracker,
@@ -118,7 +119,7 @@ impl Emulator {
         });
         listen_amqp(&site, amqp, certificates.server_config(&[])?.into());
         listen_https(&site, https, certificates.server_config(&["http/1.1"])?.into());
-        Ok(Self { dir, hubs, dps, things_stack, ready, saver, tasks, stop: guard, lock })
+        Ok(Self { dir, hubs, dps, things_stack, certificates, ready, saver, tasks, stop: guard, lock })
     }
 
     /// What clients must know.
@@ -134,6 +135,14 @@ impl Emulator {
     /// The DPS instance.
     pub fn dps(&self) -> &Dps {
         &self.dps
+    }
+
+    /// Changes the certificate that new connections to hubs and DPS are shown; those that are open stay.
+    ///
+    /// # Errors
+    /// The CA was made by an earlier process, or the folder can't be written.
+    pub fn renew_certificate(&self, how: Renewal) -> Result<(), EmulatorError> {
+        self.certificates.renew(how)
     }
 
     /// The emulated Things Stack, if the options gave it a port.

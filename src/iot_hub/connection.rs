@@ -31,6 +31,8 @@ const BEGIN_PATIENCE: Duration = Duration::from_secs(60);
 const POLICY_PAUSE: Duration = Duration::from_secs(60);
 /// After this many tokens in a row without an answer, a new connection is the better way.
 const MAX_UNANSWERED: u32 = 3;
+/// The status for a token that is wrong or has expired.
+const UNAUTHORIZED: i64 = 401;
 /// How long the hub may take to answer our Close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -253,7 +255,10 @@ impl Connection {
                 return Err(Refused::Because(error));
             }
         };
-        let detail = format!("the hub answered our token with {}: {}", reply.status, reply.description);
+        let mut detail = format!("the hub answered our token with {}: {}", reply.status, reply.description);
+        if reply.status == UNAUTHORIZED {
+            detail.push_str(&clock_note(options.clock.now_ms()));
+        }
         match classify::token_status(reply.status, &reply.description) {
             TokenClass::Accepted => Ok(()),
             TokenClass::ConnectionFull => {
@@ -350,6 +355,15 @@ impl Driver {
         _ = self.connection.cause.set(closed_error(&condition, &self.connection.hub));
         self.connection.lost.cancel();
     }
+}
+
+/// A token is refused for a wrong key, and just so when our clock is behind.
+fn clock_note(now_ms: i64) -> String {
+    let now = jiff::Timestamp::from_millisecond(now_ms).unwrap_or_default().round(jiff::Unit::Second);
+    now.map_or_else(
+        |_| String::new(),
+        |now| format!("; check the key, and this machine's clock, which says {now}"),
+    )
 }
 
 /// What a lost connection means for everybody on it.

@@ -1,4 +1,5 @@
-//! What is known of one hub, over all its connections: how fast devices may be attached, and which ways it does not offer.
+//! What is known of one hub, over all its connections: how fast devices may be attached, which ways it does
+//! not offer, whether it is away.
 //!
 //! Opens nothing and knows no device.
 
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::absence::Absence;
 use super::connects::Connects;
 use super::event::Links;
 
@@ -52,6 +54,7 @@ pub(super) struct Hub {
     /// Held while waiting, so that devices go in the order they came.
     bucket: tokio::sync::Mutex<Bucket>,
     ways: Mutex<[Known; 3]>,
+    pub(super) absence: Absence,
     pub(super) connects: Connects,
 }
 
@@ -79,6 +82,7 @@ impl Hub {
             rate,
             bucket: tokio::sync::Mutex::new(bucket),
             ways: Mutex::default(),
+            absence: Absence::default(),
             connects: Connects::new(connect_rate),
         }
     }

@@ -93,8 +93,9 @@ impl Inner {
             Credential::Device { .. } => None,
         };
         let key: PoolKey = (device.hub.clone(), policy);
+        let known = self.hub(&device.hub);
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Pool::new(device.hub.clone(), key.1.clone(), self.shared.clone()));
+        let new = || Arc::new(Pool::new(device.hub.clone(), key.1.clone(), known, self.shared.clone()));
         pools.entry(key.clone()).or_insert_with(new).clone()
     }
 
@@ -102,6 +103,13 @@ impl Inner {
     pub(super) fn hub(&self, address: &HubAddress) -> Arc<Hub> {
         let new = || Arc::new(Hub::new(self.shared.options.attach_rate, self.shared.options.connect_rate));
         self.hubs.entry(address.clone()).or_insert_with(new).clone()
+    }
+
+    /// Hubs that were of no use to anybody for at least so long.
+    pub(super) fn absent(&self, at_least: Duration) -> Vec<HubAddress> {
+        let now = Instant::now();
+        let away = |hub: &Hub| hub.absence.lasts(now).is_some_and(|lasts| lasts >= at_least);
+        self.hubs.iter().filter(|hub| away(hub.value())).map(|hub| hub.key().clone()).collect()
     }
 
     pub(super) fn pools(&self) -> Vec<Arc<Pool>> {

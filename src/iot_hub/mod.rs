@@ -2,6 +2,7 @@
 //!
 //! Knows no LoRaWAN and no spool.
 
+mod absence;
 mod c2d;
 mod cbs;
 mod classify;
@@ -27,6 +28,7 @@ mod options;
 mod pool;
 mod renewals;
 mod safe_link;
+mod safe_receiver;
 mod shared;
 mod token;
 mod twin;

@@ -271,6 +271,6 @@ mod tests {
         };
         let typed = words("# TYPE ");
         assert_eq!(typed, words("# HELP "));
-        assert_eq!(typed.len(), 32, "{typed:?}");
+        assert_eq!(typed.len(), 33, "{typed:?}");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod ailing;
+mod clock;
 mod cloud_messages;
 mod failures;
 mod hub;
