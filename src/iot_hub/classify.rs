@@ -1,7 +1,6 @@
 //! What IoT Hub's answers mean for the caller: AMQP conditions, outcomes and token statuses, one table.
 //!
-//! Pure. The rows follow the conditions that Microsoft's SDKs and its Edge hub list; where they disagree, a message
-//! is rather kept and tried again than parked.
+//! Pure. Where Microsoft's SDKs and its Edge hub disagree, a message is rather kept and tried again than parked.
 
 use std::time::Duration;
 
@@ -157,7 +156,6 @@ pub(super) fn twin_status(status: i64) -> Option<Class> {
         413 => Class::Park(ParkReason::TooLarge),
         429 => throttled(),
         400..=499 => Class::Park(ParkReason::Rejected),
-        // 5xx and whatever else the hub may think of.
         _ => retry(RetryReason::Hub),
     })
 }

@@ -219,11 +219,12 @@ impl Schedule {
         address: &HubAddress,
         now: Instant,
     ) {
+        let Some(lane) = self.lanes.get_mut(&device) else { return };
+        lane.failures += 1;
+        let failures = lane.failures;
         match refusal {
             Refusal::Device => {
-                let Some(lane) = self.lanes.get_mut(&device) else { return };
-                lane.failures += 1;
-                let wait = backoff.wait(lane.failures);
+                let wait = backoff.wait(failures);
                 self.timers.push(Reverse(Timer(now + wait, device)));
             }
             Refusal::Hub | Refusal::HubAndNew => {
