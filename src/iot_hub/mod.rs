@@ -7,6 +7,7 @@ mod c2d;
 mod cbs;
 mod classify;
 mod client;
+mod condition;
 mod connection;
 mod connects;
 mod contest;
