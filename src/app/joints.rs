@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use super::first_contact::Answered;
 use super::parts::Missing;
@@ -177,6 +178,7 @@ impl Vitals {
             devices_kept_open: hubs.kept as u64,
             downlinks_open: self.ledger.open() as u64,
             downlinks_forged: self.ledger.forged(),
+            tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks() as u64),
         }
     }
 }

@@ -15,6 +15,12 @@ const FRESH_MS: i64 = 10 * 60 * 1000;
 const SECOND_TRY_MS: i64 = 5000;
 /// Worthless registrations in a row after which the device is parked.
 const MAX_WORTHLESS: u8 = 2;
+/// The same for a device whose token the hub does not take: hubs do so for moments in their own trouble, and a message
+/// that was parked for it takes an operator. The waits add up to 31 s.
+const MAX_UNAUTHORIZED: u8 = 7;
+/// Wait before the second try of such a device; doubles up to [`LAST_UNAUTHORIZED_MS`].
+const FIRST_UNAUTHORIZED_MS: i64 = 1000;
+const LAST_UNAUTHORIZED_MS: i64 = 8000;
 /// How much longer a known assignment is used while DPS can't confirm it.
 const GRACE_MS: i64 = 10 * 60 * 1000;
 
@@ -127,6 +133,16 @@ impl Known {
             worthless,
         };
         let at = format!("hub {} refuses hub device {} ({reason})", device.hub, device.device_id);
+        let fresh = !device.provisioned || now_ms.saturating_sub(self.since_ms) < FRESH_MS;
+        if reason == ParkReason::Unauthorized && fresh {
+            let worthless = self.worthless.saturating_add(1);
+            if worthless >= MAX_UNAUTHORIZED {
+                return refused(format!("{at}, time and again; look at the device's keys"), worthless);
+            }
+            let wait_ms = (FIRST_UNAUTHORIZED_MS << (worthless - 1)).min(LAST_UNAUTHORIZED_MS);
+            let ask_ms = now_ms.saturating_add(wait_ms);
+            return Entry::Lost { ask_ms, worthless, reason, dev_eui: self.dev_eui };
+        }
         if !device.provisioned {
             return refused(format!("{at}; look at the device in that hub, and at devices.hub_id"), 0);
         }

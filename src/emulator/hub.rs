@@ -308,6 +308,11 @@ impl Hub {
         self.presence().is_connected(device_id)
     }
 
+    /// Links that a device has attached since the start, those it has lost included.
+    pub fn links_attached(&self, device_id: &str) -> u64 {
+        self.presence().attached(device_id)
+    }
+
     /// Gives a device to a connection; see [`Presence::claim`].
     pub(super) fn claim_device(&self, device_id: &str, connection: u64) -> watch::Receiver<Option<Cut>> {
         self.presence().claim(device_id, connection)

@@ -13,10 +13,11 @@ use super::error::{RetryReason, SendError, Trouble};
 use crate::azure::HubAddress;
 use crate::model::ParkReason;
 
-/// Pause after "too many requests": the shortest that Microsoft's own clients take.
-const AFTER_THROTTLED: Duration = Duration::from_secs(10);
-/// Pause after a used-up quota: daily ones come back at midnight, full queues sooner.
-const AFTER_QUOTA: Duration = Duration::from_secs(60);
+/// Shortest pause after "too many requests". The caller's own pauses grow beyond it, if it goes on; when it ends, the
+/// device is heard again within ten seconds.
+const AFTER_THROTTLED: Duration = Duration::from_secs(5);
+/// The same after a used-up quota: daily ones come back at midnight, full queues sooner, and nobody tells.
+const AFTER_QUOTA: Duration = Duration::from_secs(5);
 /// Pause when the hub is suspended or gone: only its owner can change that.
 const AFTER_HUB_STATE: Duration = Duration::from_secs(60);
 /// The hub's descriptions are one or two sentences.
@@ -148,7 +149,9 @@ pub(super) fn token_status(status: i64, description: &str) -> TokenClass {
 pub(super) fn twin_status(status: i64) -> Option<Class> {
     Some(match status {
         200..=299 => return None,
-        401 | 403 => Class::Reresolve(ParkReason::Unauthorized),
+        401 => Class::Reresolve(ParkReason::Unauthorized),
+        // The links are open, so it is no matter of rights: the daily quota (403002).
+        403 => Class::Retry(RetryReason::Quota, Some(AFTER_QUOTA), false),
         404 => Class::Reresolve(ParkReason::DeviceUnknown),
         408 | 504 => retry(RetryReason::Timeout),
         413 => Class::Park(ParkReason::TooLarge),
@@ -264,8 +267,8 @@ mod tests {
         let link = Class::Retry(R::Link, None, false);
         let taken = Class::Retry(R::Taken, None, false);
         let connection = Class::Retry(R::Connection, None, true);
-        let throttled = Class::Retry(R::Throttled, Some(Duration::from_secs(10)), false);
-        let quota = Class::Retry(R::Quota, Some(Duration::from_secs(60)), false);
+        let throttled = Class::Retry(R::Throttled, Some(Duration::from_secs(5)), false);
+        let quota = Class::Retry(R::Quota, Some(Duration::from_secs(5)), false);
         let hub_state = Class::Retry(R::Hub, Some(Duration::from_secs(60)), true);
         let park = Class::Park(ParkReason::Rejected);
         for (symbol, expected) in [
@@ -365,6 +368,7 @@ mod tests {
         for (status, expected) in [
             (400, Class::Park(ParkReason::Rejected)),
             (401, Class::Reresolve(ParkReason::Unauthorized)),
+            (403, Class::Retry(RetryReason::Quota, Some(Duration::from_secs(5)), false)),
             (404, Class::Reresolve(ParkReason::DeviceUnknown)),
             (408, Class::Retry(RetryReason::Timeout, None, false)),
             (412, Class::Park(ParkReason::Rejected)),

@@ -24,7 +24,7 @@ use super::links::{OpenLinks, Opener, RefusedWays};
 use super::options::IotHubOptions;
 use super::pool::{Pool, reaching};
 use super::renewals::{self, Grant};
-use super::safe_link::{self, Loss, SafeSender, Terms};
+use super::safe_link::{self, Loss, Receivers, SafeSender, Terms};
 use super::shared::Shared;
 use super::token::{Life, Subject};
 use crate::azure::{Credential, HubDevice};
@@ -70,6 +70,8 @@ pub(super) struct DeviceSession {
     /// Its keeper has its further links open; it is not idle, however little is sent.
     is_kept: bool,
     telemetry: SafeSender,
+    /// Of its further links.
+    receivers: Receivers,
     session: SessionHandle<()>,
     _grant: Option<Arc<Grant>>,
     device: Arc<HubDevice>,
@@ -154,7 +156,18 @@ impl DeviceSession {
             Ok(telemetry) => {
                 let ended = CancellationToken::new();
                 let _ended = ended.clone().drop_guard();
-                Ok(Self { ended, _ended, is_kept: false, telemetry, session, _grant: grant, device, seat })
+                let receivers = Receivers::new(&shared.tasks);
+                Ok(Self {
+                    ended,
+                    _ended,
+                    is_kept: false,
+                    telemetry,
+                    receivers,
+                    session,
+                    _grant: grant,
+                    device,
+                    seat,
+                })
             }
             Err(loss) => {
                 let failure = failure(loss, connection, pool).await;
@@ -218,7 +231,8 @@ impl DeviceSession {
         self.is_kept = true;
         let connection = &self.seat.connection;
         let lost = connection.lost().clone();
-        let opener = Opener { session: &mut self.session, device: &self.device, lost, options };
+        let receivers = &self.receivers;
+        let opener = Opener { session: &mut self.session, device: &self.device, lost, options, receivers };
         match opener.open(wanted).await {
             Err(loss) => {
                 // If the hub refuses the device, telemetry's link tells it best.
@@ -266,6 +280,7 @@ impl DeviceSession {
         self.ended.cancel();
         self.telemetry.close().await;
         if self.seat.connection.is_live() {
+            self.receivers.closed().await;
             safe_link::end(self.session).await;
         }
     }

@@ -24,6 +24,10 @@ use crate::model::{Backoff, ParkReason};
 
 /// Pauses before links are opened anew.
 const PAUSES: Backoff = Backoff { initial: Duration::from_millis(250), max: Duration::from_secs(300) };
+/// No longer than this at first: commands wait for the links, and most troubles of a hub are over within minutes.
+const SOON: Duration = Duration::from_secs(8);
+/// Failures in a row from which on the pauses grow; before, they add up to some two minutes.
+const GROWING: u32 = 20;
 /// Links that stayed open this long were well; losing them then is bad luck and no reason for a longer pause.
 const STEADY: Duration = Duration::from_secs(60);
 /// When one link is refused, the refusal of the whole device may come a moment later.
@@ -260,7 +264,7 @@ impl Keeper {
                 return (!lost).then_some(Duration::ZERO);
             }
         };
-        let pause = PAUSES.wait(if whole_hub { 1 } else { self.failures.saturating_add(1) }).max(after);
+        let pause = pause(if whole_hub { 1 } else { self.failures.saturating_add(1) }).max(after);
         if !whole_hub {
             self.failures = self.failures.saturating_add(1);
         }
@@ -293,6 +297,12 @@ impl Keeper {
         let key = (device.hub.clone(), device.device_id.clone());
         self.inner.kept.remove_if(&key, |_, kept| Arc::ptr_eq(kept, &self.kept));
     }
+}
+
+/// How long to wait after so many failures in a row.
+fn pause(failures: u32) -> Duration {
+    let soon = Backoff { max: SOON, ..PAUSES };
+    if failures < GROWING { soon.wait(failures) } else { PAUSES.wait(failures - GROWING + 6) }
 }
 
 /// Closes the session whose links were attended to, unless somebody has done so.

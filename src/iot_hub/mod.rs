@@ -27,6 +27,7 @@ mod options;
 mod pool;
 mod renewals;
 mod safe_link;
+mod safe_receiver;
 mod shared;
 mod token;
 mod twin;

@@ -259,6 +259,6 @@ mod tests {
         };
         let typed = words("# TYPE ");
         assert_eq!(typed, words("# HELP "));
-        assert_eq!(typed.len(), 29, "{typed:?}");
+        assert_eq!(typed.len(), 30, "{typed:?}");
     }
 }

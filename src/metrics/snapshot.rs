@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub downlinks_open: u64,
     /// Times since the start that the webhook was told something of a downlink that is another device's.
     pub downlinks_forged: u64,
+    /// Tasks of the runtime that have not ended.
+    pub tasks: u64,
 }
 
 type Whole = Gauge<u64, AtomicU64>;
@@ -56,6 +58,7 @@ pub(super) struct Gauges {
     devices_kept_open: Whole,
     downlinks_open: Whole,
     downlinks_forged: Whole,
+    tasks: Whole,
 }
 
 impl Gauges {
@@ -97,6 +100,7 @@ impl Gauges {
                 "Events about downlinks since the start that named another device's; they are ignored",
                 &self.downlinks_forged,
             ),
+            ("tasks", "Tasks of the runtime that have not ended", &self.tasks),
         ];
         for (name, help, gauge) in whole {
             to.register(name, help, gauge.clone());
@@ -122,5 +126,6 @@ impl Gauges {
         self.devices_kept_open.set(snapshot.devices_kept_open);
         self.downlinks_open.set(snapshot.downlinks_open);
         self.downlinks_forged.set(snapshot.downlinks_forged);
+        self.tasks.set(snapshot.tasks);
     }
 }

@@ -4,6 +4,7 @@ mod admin;
 mod architecture;
 #[cfg(feature = "emulator")]
 mod chaos;
+mod chaos_proof;
 mod cli;
 mod config;
 #[cfg(feature = "emulator")]
@@ -23,6 +24,10 @@ mod emulator_https;
 mod emulator_things_stack;
 #[cfg(feature = "emulator")]
 mod end_to_end;
+#[cfg(feature = "emulator")]
+mod fault_matrix;
+#[cfg(feature = "emulator")]
+mod fleet;
 mod iot_hub;
 mod messages;
 #[cfg(feature = "emulator")]
@@ -30,6 +35,8 @@ mod network;
 mod payloads;
 mod pump;
 mod replay;
+#[cfg(all(unix, feature = "emulator"))]
+mod restarts;
 mod spool;
 mod things_stack;
 mod traps;
