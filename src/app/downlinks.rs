@@ -131,7 +131,7 @@ impl WayBackParts {
         };
         let dispatcher = Dispatcher::new(roster.clone(), cloud_messages, commands);
         let twin = &config.twin;
-        let twins = twin.reported.then(|| TwinReports::new(hubs, twin.min_interval, twin.max_rate));
+        let twins = twin.reported.then(|| TwinReports::new(hubs, twin.min_interval, config.report_rate()));
         let neighbours = (spool, directory);
         Ok(Self { ledger, roster, network, keys, rules, twins, desired, dispatcher, events, neighbours })
     }

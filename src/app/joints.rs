@@ -12,12 +12,13 @@ use super::first_contact::Answered;
 use super::parts::Missing;
 use super::way_back::Ledger;
 use crate::admin::{Health, NotReady};
-use crate::azure::{HubDevice, Telemetry};
+use crate::azure::{HubAddress, HubDevice, Telemetry};
 use crate::devices::{Directory, Store, StoreError};
 use crate::iot_hub::{IotHub, SendError};
 use crate::metrics::{Metrics, Snapshot};
 use crate::model::{Clock, Outcome, ParkReason};
 use crate::spool::{Appended, DedupKey, NewRecord, Seq, Spool, SpoolError, State, StateStore};
+use crate::uplink::HubLimits;
 use crate::uplink::ports::{Hubs, Observer, Records};
 use crate::webhook::{self, Intake, NewMessage, Stored};
 
@@ -56,6 +57,10 @@ impl Observer for Metrics {
 
     fn skipped(&self) {
         self.ignored("no_telemetry");
+    }
+
+    fn limited(&self, hub: &HubAddress, limits: HubLimits) {
+        self.hub_limits(&hub.host, limits.pace, limits.quota_used_up, limits.throttled);
     }
 }
 

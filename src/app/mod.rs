@@ -151,6 +151,7 @@ impl Connector {
             PumpOptions {
                 backoff: Backoff { initial: config.uplink.retry_initial, max: config.uplink.retry_max },
                 max_in_flight: config.uplink.max_in_flight,
+                rate: config.send_rate().map(f64::from),
                 format: config.telemetry.format,
                 clock,
             },
@@ -256,7 +257,8 @@ fn hub_options(
         max_devices_per_connection: azure.max_devices_per_connection,
         idle_timeout: config.devices.idle_timeout,
         c2d_credit: c2d_credit(config.downlink.complete_on),
-        attach_rate: azure.attach_rate,
+        attach_rate: config.attach_rate(),
+        connect_rate: config.connect_rate(),
         clock,
         ..IotHubOptions::new(tls)
     })

@@ -15,7 +15,7 @@ use tokio_util::sync::DropGuard;
 
 use super::device::{self, DeviceSession, Slot};
 use super::dial::unreachable_hub;
-use super::error::{SendError, Trouble};
+use super::error::{RetryReason, SendError, Trouble};
 use super::event::{DeviceEvent, Links};
 use super::inner::{self, Inner, by_policy, too_late, unauthorized};
 use super::keeper;
@@ -197,7 +197,8 @@ impl IotHub {
             if failure.session_lost {
                 inner.shared.tasks.spawn(device::close(held));
             }
-            return Err(device::contested(failure.error, &inner.shared, device));
+            let error = if failure.session_lost { of_link(failure.error) } else { failure.error };
+            return Err(device::contested(error, &inner.shared, device));
         }
     }
 
@@ -259,4 +260,14 @@ impl IotHub {
         inner.slots.clear();
         inner.kept.clear();
     }
+}
+
+/// A limit that takes a link away is one of links, not of the day's messages.
+fn of_link(mut error: SendError) -> SendError {
+    if let SendError::Retry { reason, .. } = &mut error
+        && *reason == RetryReason::Quota
+    {
+        *reason = RetryReason::Link;
+    }
+    error
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::absence::Absence;
+use super::connects::Connects;
 use super::event::Links;
 
 /// So many seconds' worth of attaches may go at once: IoT Hub lets short bursts pass.
@@ -54,6 +55,7 @@ pub(super) struct Hub {
     bucket: tokio::sync::Mutex<Bucket>,
     ways: Mutex<[Known; 3]>,
     pub(super) absence: Absence,
+    pub(super) connects: Connects,
 }
 
 #[derive(Debug)]
@@ -72,8 +74,8 @@ struct Known {
 }
 
 impl Hub {
-    /// A hub at which `attach_rate` devices a second may be attached.
-    pub(super) fn new(attach_rate: u32) -> Self {
+    /// A hub at which `attach_rate` devices a second may be attached; `connect_rate` is what its tier allows altogether.
+    pub(super) fn new(attach_rate: u32, connect_rate: Option<u32>) -> Self {
         let rate = f64::from(attach_rate.max(1));
         let bucket = Bucket { tokens: rate * BURST_SECONDS, at: Instant::now() };
         Self {
@@ -81,6 +83,7 @@ impl Hub {
             bucket: tokio::sync::Mutex::new(bucket),
             ways: Mutex::default(),
             absence: Absence::default(),
+            connects: Connects::new(connect_rate),
         }
     }
 
@@ -92,6 +95,8 @@ impl Hub {
             sleep(Duration::from_secs_f64((1.0 - bucket.tokens) / self.rate)).await;
             bucket.refill(self.rate);
         }
+        // Taken only with the other, so that who gives up in between costs nobody a turn.
+        self.connects.last().await;
         bucket.tokens -= 1.0;
     }
 
@@ -159,7 +164,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn attaches_burst_for_three_seconds_and_then_keep_the_rate() {
-        let hub = Hub::new(100);
+        let hub = Hub::new(100, None);
         let started = Instant::now();
         for _ in 0..300 {
             hub.turn().await;
@@ -180,7 +185,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_wait_costs_nobody_a_turn() {
-        let hub = Hub::new(1);
+        let hub = Hub::new(1, None);
         for _ in 0..3 {
             hub.turn().await;
         }
@@ -195,7 +200,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refused_way_is_told_once_and_asked_for_again_after_hours() {
         let all = Links { c2d: true, methods: true, twin: true };
-        let hub = Hub::new(1);
+        let hub = Hub::new(1, None);
         assert_eq!(hub.offered(all), all);
         assert!(hub.refuse(Way::Methods));
         assert!(!hub.refuse(Way::Methods));

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::classify::{self, Class};
+use super::connects::as_connect;
 use super::device::{self, DeviceSession, Held, Slot, SlotRef};
 use super::dial::unreachable_hub;
 use super::error::{RetryReason, SendError};
@@ -100,7 +101,7 @@ impl Inner {
 
     /// What is known of a hub.
     pub(super) fn hub(&self, address: &HubAddress) -> Arc<Hub> {
-        let new = || Arc::new(Hub::new(self.shared.options.attach_rate));
+        let new = || Arc::new(Hub::new(self.shared.options.attach_rate, self.shared.options.connect_rate));
         self.hubs.entry(address.clone()).or_insert_with(new).clone()
     }
 
@@ -128,15 +129,20 @@ impl Inner {
         if self.closing.load(Ordering::Relaxed) {
             return Err(unreachable_hub(&"the client is closing", &device.hub));
         }
-        let (shared, pool) = (self.shared.clone(), pool.clone());
+        let (shared, pool, hub) = (self.shared.clone(), pool.clone(), self.hub(&device.hub));
         let slot = SlotRef::new(slot, &device.device_id);
         let wanted = device.clone();
         let opening = self.shared.tasks.spawn(async move {
             if let Some(old) = held.session.take() {
                 old.close().await;
             }
+            // While there is no connection nobody is asked, so nobody's turn is used up.
+            if !pool.is_down() {
+                hub.connects.first().await;
+            }
             let opened = DeviceSession::open(&shared, &pool, wanted, slot, fresh_policy).await;
-            let opened = opened.map(|session| held.session = Some(session));
+            hub.connects.note(opened.as_ref().map(|_| ()));
+            let opened = opened.map(|session| held.session = Some(session)).map_err(as_connect);
             (held, opened)
         });
         let options = &self.shared.options;

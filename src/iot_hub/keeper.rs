@@ -134,7 +134,9 @@ impl Keeper {
             }
             let slot = SlotRef::new(&task.slot, &device.device_id);
             let opening = DeviceSession::open(shared, &task.pool, device.clone(), slot, self.fresh);
-            held.session = Some(opening.await?);
+            let opened = opening.await;
+            task.hub.connects.note(opened.as_ref().map(|_| ()));
+            held.session = Some(opened?);
         }
         held.used = tokio::time::Instant::now();
         let Some(session) = held.session.as_mut() else {

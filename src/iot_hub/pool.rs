@@ -113,6 +113,11 @@ impl Pool {
         }
     }
 
+    /// Whether the hub is known to be down.
+    pub(super) fn is_down(&self) -> bool {
+        self.state().down.is_some()
+    }
+
     fn is_wanted(&self, state: &State) -> bool {
         self.kept.load(Ordering::Relaxed) > 0 || state.wanted.elapsed() <= WANTED
     }

@@ -11,6 +11,8 @@ mod claim;
 pub mod control;
 mod database;
 mod folder;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod handout;
 mod ledger;
 mod mailbox;

@@ -30,6 +30,8 @@ mod fault_matrix;
 #[cfg(feature = "emulator")]
 mod fleet;
 mod iot_hub;
+#[cfg(feature = "emulator")]
+mod limits;
 mod messages;
 #[cfg(feature = "emulator")]
 mod network;

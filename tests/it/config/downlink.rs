@@ -40,7 +40,7 @@ fn every_downlink_key_is_read() {
     assert_eq!(application.methods["x"], Command::default());
     assert_eq!(application.properties["setPoint"].port, Some(223));
     assert!(!config.twin.reported);
-    assert_eq!(config.twin.max_rate, 5);
+    assert_eq!(config.twin.max_rate, Some(5));
 }
 
 #[test]
