@@ -6,7 +6,10 @@
 mod files;
 mod forms;
 mod forms_downlink;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod layers;
+mod pace;
 mod parse;
 mod problems;
 mod route;

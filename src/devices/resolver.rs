@@ -48,11 +48,13 @@ impl Resolver {
         self.entries.with(device, |entry| entry.answer(self.clock.forward_ms(), dev_eui)).unwrap_or(Ok(None))
     }
 
-    /// One resolution from the claim to the entry.
+    /// One resolution from the claim to the entry. `anew` asks DPS though its answer may be known, and leaves what is
+    /// known alone if there is no better.
     pub(super) async fn resolve(
         &self,
         device: &EndDevice,
         plan: &Plan<'_>,
+        anew: bool,
     ) -> Result<Arc<HubDevice>, ResolveError> {
         if self.entries.is_full_for(device) {
             return Err(retry(format!("the directory is full with {MAX_DEVICES} end devices")));
@@ -64,12 +66,14 @@ impl Resolver {
         let known = match &plan.route.target {
             Target::Hub(hub) => {
                 let hub_device = Arc::new(self.configured(plan, hub));
-                self.known(device, plan, hub_device, now_ms, 0)
+                let worthless = previous.as_ref().map_or(0, Entry::worthless);
+                self.known(device, plan, hub_device, now_ms, worthless)
             }
             Target::Dps(scope) => match self.twin(&granted, previous.as_ref(), now_ms) {
-                Some(twin) => twin,
-                None => match self.register(device, plan, scope, previous.as_ref()).await {
+                Some(twin) if !anew => twin,
+                Some(_) | None => match self.register(device, plan, scope, previous.as_ref()).await {
                     Ok(known) => known,
+                    Err(error) if anew => return Err(error),
                     Err(error) => return self.not_registered(device, plan, previous, error),
                 },
             },

@@ -15,7 +15,7 @@ use tokio_util::sync::DropGuard;
 
 use super::device::{self, DeviceSession, Slot};
 use super::dial::unreachable_hub;
-use super::error::SendError;
+use super::error::{RetryReason, SendError, Trouble};
 use super::event::{DeviceEvent, Links};
 use super::inner::{self, Inner, by_policy, too_late, unauthorized};
 use super::keeper;
@@ -181,7 +181,13 @@ impl IotHub {
             let Some(session) = held.session.as_mut() else {
                 return Err(unreachable_hub(&"the session was closed", &device.hub));
             };
-            let Err(failure) = session.send(&message, &pool, patience).await else { return Ok(()) };
+            let Err(failure) = session.send(&message, &pool, patience).await else {
+                pool.hub_works();
+                return Ok(());
+            };
+            if matches!(failure.error, SendError::Retry { trouble: Trouble::Hub(_), .. }) {
+                pool.hub_failed();
+            }
             let stale = !opened_now || by_policy(device);
             if stale && !fresh_tried && unauthorized(&failure.error) {
                 // Our token should be valid still; one fresh token tells whether it is the device.
@@ -191,7 +197,8 @@ impl IotHub {
             if failure.session_lost {
                 inner.shared.tasks.spawn(device::close(held));
             }
-            return Err(device::contested(failure.error, &inner.shared, device));
+            let error = if failure.session_lost { of_link(failure.error) } else { failure.error };
+            return Err(device::contested(error, &inner.shared, device));
         }
     }
 
@@ -199,6 +206,11 @@ impl IotHub {
     /// A receiver that lags should take every hub for up.
     pub fn hub_up(&self) -> broadcast::Receiver<HubAddress> {
         self.inner.shared.hub_up.subscribe()
+    }
+
+    /// Hubs that could not be reached, or refused everybody, for at least this long, though somebody tries.
+    pub fn absent(&self, at_least: Duration) -> Vec<HubAddress> {
+        self.inner.absent(at_least)
     }
 
     /// What is open now.
@@ -248,4 +260,14 @@ impl IotHub {
         inner.slots.clear();
         inner.kept.clear();
     }
+}
+
+/// A limit that takes a link away is one of links, not of the day's messages.
+fn of_link(mut error: SendError) -> SendError {
+    if let SendError::Retry { reason, .. } = &mut error
+        && *reason == RetryReason::Quota
+    {
+        *reason = RetryReason::Link;
+    }
+    error
 }

@@ -56,8 +56,10 @@ pub enum RetryReason {
     Link,
     /// Another client with the same identity took the device's links, and has it for now.
     Taken,
-    /// The hub throttles (429).
+    /// The hub throttles messages (429).
     Throttled,
+    /// The hub lets no more devices connect just now.
+    ConnectsThrottled,
     /// A daily quota or a queue is full; comes back only slowly.
     Quota,
     /// The hub failed inside (500, timeout, busy).
@@ -78,6 +80,7 @@ impl RetryReason {
             Self::Link => "link",
             Self::Taken => "taken",
             Self::Throttled => "throttled",
+            Self::ConnectsThrottled => "connects_throttled",
             Self::Quota => "quota",
             Self::Hub => "hub",
             Self::Timeout => "timeout",

@@ -101,6 +101,7 @@ impl Keeper {
         match Box::pin(self.open(task, offered)).await {
             Ok((links, refused, ended)) => {
                 self.fresh = false;
+                task.pool.hub_works();
                 for (way, condition) in refused {
                     if task.hub.is_proven(way) {
                         // It worked before, so the trouble passes.
@@ -133,7 +134,9 @@ impl Keeper {
             }
             let slot = SlotRef::new(&task.slot, &device.device_id);
             let opening = DeviceSession::open(shared, &task.pool, device.clone(), slot, self.fresh);
-            held.session = Some(opening.await?);
+            let opened = opening.await;
+            task.hub.connects.note(opened.as_ref().map(|_| ()));
+            held.session = Some(opened?);
         }
         held.used = tokio::time::Instant::now();
         let Some(session) = held.session.as_mut() else {
@@ -253,6 +256,9 @@ impl Keeper {
             }
             SendError::Retry { reason, after, trouble, .. } => {
                 let hub = matches!(trouble, Trouble::Hub(_)) || *reason == RetryReason::Connection;
+                if matches!(trouble, Trouble::Hub(_)) {
+                    task.pool.hub_failed();
+                }
                 (after.unwrap_or_default(), hub)
             }
             SendError::Reresolve { reason, detail } | SendError::Park { reason, detail } => {

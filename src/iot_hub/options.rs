@@ -57,10 +57,16 @@ pub struct IotHubOptions {
     /// Devices attached per second and hub at most, to be kept open; three seconds' worth at once. IoT Hub takes about
     /// 100 new devices a second. What telemetry needs right now does not wait for this.
     pub attach_rate: u32,
+    /// Devices that may connect per second and hub at most, whatever for, as the hub's tier allows; a second's worth at
+    /// once. `None`: learnt from the hub's refusals.
+    pub connect_rate: Option<u32>,
     /// Whom to trust.
     pub tls: Arc<ClientConfig>,
     /// For the expiry written into tokens.
     pub clock: Clock,
+    /// Instead of the network.
+    #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+    pub(crate) wire: Option<super::fuzzing::Wire>,
 }
 
 impl IotHubOptions {
@@ -79,8 +85,11 @@ impl IotHubOptions {
             idle_timeout: Duration::from_secs(3600),
             c2d_credit: 1,
             attach_rate: 100,
+            connect_rate: None,
             tls,
             clock: Clock::system(),
+            #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+            wire: None,
         }
     }
 

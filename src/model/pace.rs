@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 /// So many seconds' worth may go at once.
 const BURST_SECONDS: f64 = 1.0;
+/// One, less what the roundings of a wait may take off.
+const WHOLE: f64 = 1.0 - 1e-6;
 /// What a refusal leaves of the rate.
 const CUT: f64 = 0.7;
 /// The first learnt rate, of what was accepted lately: bursts pass, so that was more than is allowed.
@@ -117,7 +119,7 @@ impl Pace {
         if let Some(ends) = self.hold.ends() {
             return ends <= now;
         }
-        let ready = self.rate.is_none() || self.tokens >= 1.0;
+        let ready = self.rate.is_none() || self.tokens >= WHOLE;
         self.limited |= !ready;
         ready
     }
@@ -134,16 +136,15 @@ impl Pace {
         };
     }
 
-    /// When the next may go at the earliest; `None` for now.
-    pub fn next(&self, now: Instant) -> Option<Instant> {
-        let at = match (self.hold.ends(), self.rate) {
+    /// When the next may go at the earliest, if it may not go at any time.
+    pub fn next(&self) -> Option<Instant> {
+        match (self.hold.ends(), self.rate) {
             (Some(ends), _) => Some(ends),
-            (None, Some(rate)) if self.tokens < 1.0 => {
+            (None, Some(rate)) if self.tokens < WHOLE => {
                 Some(self.refilled + Duration::from_secs_f64((1.0 - self.tokens) / rate))
             }
             (None, _) => None,
-        };
-        at.filter(|at| *at > now)
+        }
     }
 
     /// Takes a place now and gives the time from which it may be used: for who does not want to come again. Such places
@@ -190,6 +191,11 @@ impl Pace {
             (self.limited, self.grown) = (false, now);
         }
         self.tokens = self.tokens.min(0.0);
+        self.hold(now);
+    }
+
+    /// Everything is refused, which tells nothing about the rate: holds all for a moment, longer each time.
+    pub fn hold(&mut self, now: Instant) {
         let count = match self.hold {
             // It was sent before the hold, and says nothing new.
             Hold::Until { at, .. } if at > now => return,

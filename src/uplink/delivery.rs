@@ -64,6 +64,8 @@ pub(super) enum Verdict {
         /// The hub that took the message or refused it for good, and so can be reached.
         answered: Option<HubAddress>,
     },
+    /// Now it is known where the device lives: the message goes there in its turn.
+    Resolved(HubAddress),
     /// This device waits.
     RetryDevice {
         /// At least this long, if somebody asked for it.
@@ -71,13 +73,27 @@ pub(super) enum Verdict {
     },
     /// The whole hub waits.
     RetryHub(HubAddress),
+    /// The hub takes no more messages for a moment: this device's, or anybody's.
+    Throttled(HubAddress),
+    /// The messages of the hub's day are used up.
+    QuotaUsedUp {
+        hub: HubAddress,
+        /// Until midnight UTC.
+        resets_in: Duration,
+    },
 }
 
-/// A hub went down or came up with the end of a delivery.
+/// What the end of a delivery changed about a hub.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HubState {
     Down(HubAddress),
     Up(HubAddress),
+    /// It refuses messages as too many, and gets them more slowly from now on.
+    Throttled(HubAddress),
+    /// It takes no more messages today.
+    QuotaUsedUp(HubAddress),
+    /// It takes messages again.
+    QuotaBack(HubAddress),
 }
 
 /// What [`Schedule::finished`] needs back of a [`Start`].

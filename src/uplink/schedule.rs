@@ -10,13 +10,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::delivery::{Hot, HubState, Item, Place, Start, Ticket, Verdict};
+use super::limits::{HubLimits, Limits, Refusal};
 use super::window::{Down, Window};
 use crate::azure::HubAddress;
 use crate::model::{Backoff, EndDevice};
 use crate::spool::Pending;
 
-/// A probe without an answer for this long does not keep the next one back: it may hang for its device's sake.
-const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// Bodies in memory of one lane; a longer one's are read back, so that a backlog leaves the memory to the others.
 const BODIES_PER_LANE: usize = 64;
 
@@ -39,11 +38,17 @@ pub(super) struct Schedule {
     device_backoff: Backoff,
     hub_backoff: Backoff,
     max_in_flight: usize,
+    /// Messages a second that a hub's tier allows, if it is known.
+    rate: Option<f64>,
     in_flight: usize,
 }
 
+/// Waits of a device that alone is refused as too many, and as the day is used up.
+const THROTTLED: Backoff = Backoff { initial: Duration::from_millis(500), max: Duration::from_secs(5) };
+const USED_UP: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(300) };
+
 impl Schedule {
-    pub(super) fn new(device_backoff: Backoff, max_in_flight: usize) -> Self {
+    pub(super) fn new(device_backoff: Backoff, max_in_flight: usize, rate: Option<f64>) -> Self {
         // Probing a hub costs one message, so it may be asked often: recovery is noticed within seconds.
         let hub_backoff =
             Backoff { initial: device_backoff.initial, max: device_backoff.max.min(Duration::from_secs(5)) };
@@ -54,6 +59,7 @@ impl Schedule {
             device_backoff,
             hub_backoff,
             max_in_flight,
+            rate,
             in_flight: 0,
         }
     }
@@ -97,15 +103,15 @@ impl Schedule {
         self.move_on(now, hub);
         let mut starts = Vec::new();
         for (key, window) in &mut self.windows {
+            if matches!(key, Place::Hub(_)) {
+                window.limits.get_or_insert_with(|| Limits::new(self.rate, now));
+            }
             while let Some((device, seat, probe)) = window.next(self.max_in_flight, now) {
                 let item = self.lanes.get_mut(&device).and_then(|lane| lane.queue.pop_front());
                 let Some(item) = item else {
                     window.leave(&seat);
                     continue;
                 };
-                if let Some(down) = &mut window.down {
-                    down.probe_at = now + PROBE_PATIENCE;
-                }
                 self.in_flight += 1;
                 starts.push(Start { device, item, place: key.clone(), probe, seat });
             }
@@ -113,11 +119,11 @@ impl Schedule {
         starts
     }
 
-    /// Who waits for a hub that is down, but is not its device any more, is no probe and need not wait.
+    /// Who waits for a hub that is down or takes no more today, but is not its device any more, is no probe and need not wait.
     fn move_on(&mut self, now: Instant, hub: impl Fn(&EndDevice) -> Option<HubAddress>) {
         let mut moved = Vec::new();
         for (place, window) in &mut self.windows {
-            if window.down.as_ref().is_none_or(|down| down.probe_at > now) {
+            if window.probe_at().is_none_or(|at| at > now) {
                 continue;
             }
             moved.extend(window.take_out(|device| {
@@ -154,7 +160,16 @@ impl Schedule {
                     self.enqueue(ticket.device, hub());
                 }
                 let answered = answered?;
-                self.hub_up(&answered).then_some(HubState::Up(answered))
+                let was_down = self.hub_up(&answered);
+                if self.limits(&answered, now).accepted(now) {
+                    return Some(HubState::QuotaBack(answered));
+                }
+                was_down.then_some(HubState::Up(answered))
+            }
+            Verdict::Resolved(address) => {
+                let doubtful = lane.failures > 0;
+                self.windows.entry(Place::Hub(address)).or_default().queue(ticket.device, doubtful);
+                None
             }
             Verdict::RetryDevice { after } => {
                 lane.failures += 1;
@@ -178,22 +193,69 @@ impl Schedule {
                 window.down = Some(Down { failures, probe_at: now + self.hub_backoff.wait(failures) });
                 was_up.then_some(HubState::Down(address))
             }
+            Verdict::Throttled(address) => {
+                let failures = lane.failures;
+                let refusal = self.limits(&address, now).throttled(&ticket.device, failures, now);
+                self.refused(ticket.device, refusal, THROTTLED, &address, now);
+                (refusal == Refusal::HubAndNew).then_some(HubState::Throttled(address))
+            }
+            Verdict::QuotaUsedUp { hub: address, resets_in } => {
+                let failures = lane.failures;
+                let asked = ticket.probe && ticket.place == Place::Hub(address.clone());
+                let limits = self.limits(&address, now);
+                let refusal = limits.used_up(&ticket.device, failures, asked, resets_in, now);
+                self.refused(ticket.device, refusal, USED_UP, &address, now);
+                (refusal == Refusal::HubAndNew).then_some(HubState::QuotaUsedUp(address))
+            }
         }
+    }
+
+    /// A refused device waits by itself, or behind the others for its hub.
+    fn refused(
+        &mut self,
+        device: EndDevice,
+        refusal: Refusal,
+        backoff: Backoff,
+        address: &HubAddress,
+        now: Instant,
+    ) {
+        let Some(lane) = self.lanes.get_mut(&device) else { return };
+        lane.failures += 1;
+        let failures = lane.failures;
+        match refusal {
+            Refusal::Device => {
+                let wait = backoff.wait(failures);
+                self.timers.push(Reverse(Timer(now + wait, device)));
+            }
+            Refusal::Hub | Refusal::HubAndNew => {
+                self.windows.entry(Place::Hub(address.clone())).or_default().queue(device, false);
+            }
+        }
+    }
+
+    fn limits(&mut self, address: &HubAddress, now: Instant) -> &mut Limits {
+        let window = self.windows.entry(Place::Hub(address.clone())).or_default();
+        window.limits.get_or_insert_with(|| Limits::new(self.rate, now))
+    }
+
+    /// What each hub takes now.
+    pub(super) fn hub_limits(&self) -> impl Iterator<Item = (&HubAddress, HubLimits)> {
+        self.windows.iter().filter_map(|(place, window)| match (place, &window.limits) {
+            (Place::Hub(address), Some(limits)) => Some((address, limits.seen())),
+            (Place::Hub(_) | Place::Unknown(..), _) => None,
+        })
     }
 
     /// Frees a delivery's place. One that nobody uses is forgotten, so that there are never more than in use.
     fn leave(&mut self, ticket: &Ticket, now: Instant) {
         let Some(window) = self.windows.get_mut(&ticket.place) else { return };
         window.leave(&ticket.seat);
-        match &mut window.down {
+        if ticket.probe {
             // It may not have got as far as the hub: unless it says otherwise below, the next asks at once.
-            Some(down) if ticket.probe => down.probe_at = now,
-            Some(_) => {}
-            None => {
-                if window.is_idle() {
-                    self.windows.remove(&ticket.place);
-                }
-            }
+            window.probed(now);
+        }
+        if window.is_idle() {
+            self.windows.remove(&ticket.place);
         }
     }
 
@@ -231,5 +293,7 @@ impl Schedule {
     }
 }
 
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ mod crash_downlinks;
 #[cfg(feature = "emulator")]
 mod demo;
 mod devices;
+mod disk;
 mod downlink;
 mod dps;
 #[cfg(feature = "emulator")]
@@ -29,6 +30,8 @@ mod fault_matrix;
 #[cfg(feature = "emulator")]
 mod fleet;
 mod iot_hub;
+#[cfg(feature = "emulator")]
+mod limits;
 mod messages;
 #[cfg(feature = "emulator")]
 mod network;

@@ -1,5 +1,6 @@
 //! The schedule alone, with a time of its own.
 
+use super::super::window::PROBE_PATIENCE;
 use super::*;
 use crate::spool::Seq;
 
@@ -31,7 +32,7 @@ fn take(schedule: &mut Schedule, now: Instant) -> Vec<(String, i64, Ticket, Item
 
 #[test]
 fn a_lane_has_one_message_under_way_and_keeps_its_order() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 10), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 10, None), Instant::now());
     for seq in [1, 2, 3] {
         push(&mut schedule, "a", seq, "hub");
     }
@@ -56,7 +57,7 @@ fn a_lane_has_one_message_under_way_and_keeps_its_order() {
 
 #[test]
 fn a_waiting_lane_and_a_full_hub_hold_nobody_else() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 2), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 2, None), Instant::now());
     for (seq, id) in ["a", "b", "c"].into_iter().enumerate() {
         push(&mut schedule, id, seq as i64, "busy");
     }
@@ -68,7 +69,7 @@ fn a_waiting_lane_and_a_full_hub_hold_nobody_else() {
 
 #[test]
 fn a_hub_that_is_down_is_probed_by_one_message_and_wakes_all_at_once() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 10), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 10, None), Instant::now());
     for (seq, id) in ["a", "b", "c"].into_iter().enumerate() {
         push(&mut schedule, id, seq as i64, "hub");
     }
@@ -89,7 +90,7 @@ fn a_hub_that_is_down_is_probed_by_one_message_and_wakes_all_at_once() {
 
 #[test]
 fn a_probe_that_gets_an_answer_opens_the_hub() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 10), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 10, None), Instant::now());
     push(&mut schedule, "a", 1, "hub");
     push(&mut schedule, "b", 2, "hub");
     for (_, _, ticket, item) in take(&mut schedule, now) {
@@ -104,7 +105,7 @@ fn a_probe_that_gets_an_answer_opens_the_hub() {
 
 /// A schedule with `ids` at a hub that is down, and the time of its first probe.
 fn down(ids: &[&str]) -> (Schedule, Instant) {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 10), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 10, None), Instant::now());
     for (seq, id) in ids.iter().enumerate() {
         push(&mut schedule, id, seq as i64, "hub");
     }
@@ -154,7 +155,7 @@ fn a_device_that_moved_away_does_not_wait_for_its_old_hub() {
 
 #[test]
 fn an_application_whose_dps_is_slow_holds_no_other_and_leaves_nothing_behind() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 2), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 2, None), Instant::now());
     for (seq, (application, id)) in
         [("slow", "a"), ("slow", "b"), ("slow", "c"), ("good", "d")].iter().enumerate()
     {
@@ -178,7 +179,7 @@ fn an_application_whose_dps_is_slow_holds_no_other_and_leaves_nothing_behind() {
 
 #[test]
 fn devices_that_get_no_answer_stand_aside_and_come_back_to_a_part_of_the_window_only() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 8), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 8, None), Instant::now());
     for seq in 0..8 {
         push(&mut schedule, &format!("silent-{seq}"), seq, "hub");
     }
@@ -211,7 +212,7 @@ fn devices_that_get_no_answer_stand_aside_and_come_back_to_a_part_of_the_window_
 
 #[test]
 fn a_place_takes_twice_its_window_at_most_whatever_hangs() {
-    let (mut schedule, mut now) = (Schedule::new(BACKOFF, 4), Instant::now());
+    let (mut schedule, mut now) = (Schedule::new(BACKOFF, 4, None), Instant::now());
     for seq in 0..20 {
         push(&mut schedule, &format!("silent-{seq}"), seq, "hub");
     }
@@ -229,7 +230,7 @@ fn a_place_takes_twice_its_window_at_most_whatever_hangs() {
 
 #[test]
 fn a_long_backlog_of_one_device_leaves_the_memory_to_the_others() {
-    let mut schedule = Schedule::new(BACKOFF, 1);
+    let mut schedule = Schedule::new(BACKOFF, 1, None);
     let body = bytes::Bytes::from_static(b"body");
     for seq in 0..100 {
         let body = Some(body.clone());

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tti_connector::app::Connector;
 
 use crate::messages::{DEADLINE, uplink};
-use crate::way_back::kit::{APPLICATION, Stage, config};
+use crate::way_back::kit::{APPLICATION, Stage, config, property};
 use crate::world::{Poster, World, frame_counter};
 
 const DEVICES: [&str; 3] = ["one", "two", "three"];
@@ -30,6 +30,9 @@ fn most_takeovers(within: Duration) -> u64 {
 fn arrived(world: &World, parity: u64) -> BTreeMap<String, Vec<u64>> {
     let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for event in world.hub(0).all_events() {
+        if property(&event, "kind").is_some() {
+            continue;
+        }
         let frame = frame_counter(&event);
         let frames = seen.entry(event.device_id).or_default();
         if frame % 2 == parity && !frames.contains(&frame) {
