@@ -23,6 +23,8 @@ mod emulator_https;
 mod emulator_things_stack;
 #[cfg(feature = "emulator")]
 mod end_to_end;
+#[cfg(feature = "emulator")]
+mod floods;
 mod iot_hub;
 mod messages;
 mod payloads;
