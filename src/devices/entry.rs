@@ -80,7 +80,7 @@ impl Entry {
             Self::Refused { error, until_ms, .. } if now_ms < *until_ms => Err((**error).clone()),
             Self::Refused { .. } => Ok(None),
             Self::Lost { ask_ms, reason, .. } if now_ms < *ask_ms => Err(ResolveError::Retry {
-                detail: format!("its hub refused the device right after DPS assigned it ({reason})"),
+                detail: format!("its hub refuses the device for now ({reason})"),
                 after: u64::try_from(ask_ms - now_ms).ok().map(Duration::from_millis),
             }),
             Self::Lost { .. } => Ok(None),
@@ -124,7 +124,8 @@ impl Known {
 
     /// The hub refused the device. DPS is asked at once if it knew the device for long, after a wait if it
     /// assigned it only just; after the second worthless registration the device is parked with the hub's
-    /// reason for `negative_ms`, and so it is when there is no DPS to ask.
+    /// reason for `negative_ms`, and so it is when there is no DPS to ask. If it is only its token that the hub does not
+    /// take, that is tried for half a minute before.
     pub(super) fn lost(&self, reason: ParkReason, now_ms: i64, negative_ms: i64) -> Entry {
         let device = &self.hub_device;
         let refused = |detail, worthless| Entry::Refused {
@@ -133,9 +134,9 @@ impl Known {
             worthless,
         };
         let at = format!("hub {} refuses hub device {} ({reason})", device.hub, device.device_id);
-        let fresh = !device.provisioned || now_ms.saturating_sub(self.since_ms) < FRESH_MS;
-        if reason == ParkReason::Unauthorized && fresh {
-            let worthless = self.worthless.saturating_add(1);
+        let fresh = now_ms.saturating_sub(self.since_ms) < FRESH_MS;
+        if reason == ParkReason::Unauthorized && (fresh || !device.provisioned) {
+            let worthless = if fresh { self.worthless.saturating_add(1) } else { 1 };
             if worthless >= MAX_UNAUTHORIZED {
                 return refused(format!("{at}, time and again; look at the device's keys"), worthless);
             }
@@ -146,7 +147,7 @@ impl Known {
         if !device.provisioned {
             return refused(format!("{at}; look at the device in that hub, and at devices.hub_id"), 0);
         }
-        if now_ms.saturating_sub(self.since_ms) >= FRESH_MS {
+        if !fresh {
             return Entry::Lost { ask_ms: now_ms, worthless: 0, reason, dev_eui: self.dev_eui };
         }
         let worthless = self.worthless.saturating_add(1);

@@ -66,7 +66,8 @@ impl Resolver {
         let known = match &plan.route.target {
             Target::Hub(hub) => {
                 let hub_device = Arc::new(self.configured(plan, hub));
-                self.known(device, plan, hub_device, now_ms, 0)
+                let worthless = previous.as_ref().map_or(0, Entry::worthless);
+                self.known(device, plan, hub_device, now_ms, worthless)
             }
             Target::Dps(scope) => match self.twin(&granted, previous.as_ref(), now_ms) {
                 Some(twin) if !anew => twin,

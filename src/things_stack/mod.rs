@@ -11,6 +11,8 @@ mod downlink;
 mod downlink_event;
 mod envelope;
 mod event_reader;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod gateways;
 mod holds;
 mod kind;

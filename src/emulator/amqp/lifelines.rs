@@ -48,9 +48,12 @@ enum Holder {
     Device(Way, String),
 }
 
+/// Session and holder, and who tells them.
+type Lines = HashMap<(u64, Holder), watch::Sender<Option<Refusal>>>;
+
 /// The lines of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Lifelines(Mutex<HashMap<(u64, Holder), watch::Sender<Option<Refusal>>>>);
+pub(super) struct Lifelines(Mutex<Lines>);
 
 impl Lifelines {
     /// The line of a session.
@@ -111,7 +114,7 @@ impl Lifelines {
         Lifeline { cut: line.subscribe(), lines: Arc::clone(self), key }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(u64, Holder), watch::Sender<Option<Refusal>>>> {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

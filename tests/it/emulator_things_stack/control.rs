@@ -180,3 +180,27 @@ async fn a_hubs_tier_is_shown_and_changed_by_control() {
     assert_eq!(world.call(Method::DELETE, path, None).await.0, 405);
     assert_eq!(world.emulator.hubs()[0].tier(), Tier::F1);
 }
+
+#[tokio::test]
+async fn a_hub_is_told_its_faults_lists_them_and_forgets_them() {
+    let world = World::new().await;
+    let faults = "/emulator/hubs/localhost/faults";
+    let fault = json!({"type": "KillTcp", "device": "dev", "delay": "1m", "duration": 5, "reason": "boom"});
+    assert_eq!(world.call(Method::POST, faults, Some(fault)).await, (202, json!({"id": 1})));
+    let (status, listed) = world.call(Method::GET, faults, None).await;
+    let one = &listed["faults"][0];
+    assert_eq!(
+        (status, &one["type"], &one["device"], &one["reason"]),
+        (200, &json!("KillTcp"), &json!("dev"), &json!("boom"))
+    );
+    assert!(one["beginsInSeconds"].as_f64().is_some_and(|seconds| seconds > 50.0), "{listed}");
+    for wrong in
+        [json!({"type": "Kill"}), json!({"type": "KillTcp", "duration": "2d"}), json!({"type": "HubMoved"})]
+    {
+        assert_eq!(world.call(Method::POST, faults, Some(wrong)).await.0, 400);
+    }
+    assert_eq!(world.call(Method::POST, "/emulator/hubs/other/faults", Some(json!({}))).await.0, 404);
+    assert_eq!(world.call(Method::PUT, faults, None).await.0, 405);
+    assert_eq!(world.call(Method::DELETE, faults, None).await.0, 204);
+    assert_eq!(world.call(Method::GET, faults, None).await.1, json!({"faults": []}));
+}
