@@ -5,6 +5,7 @@
 mod backoff;
 mod clock;
 mod end_device;
+mod lane;
 mod outcome;
 mod secret;
 mod spelling;
@@ -12,6 +13,7 @@ mod spelling;
 pub use backoff::Backoff;
 pub use clock::Clock;
 pub use end_device::{EndDevice, InvalidEndDevice};
+pub use lane::Lane;
 pub use outcome::{Outcome, ParkReason};
 pub use secret::Secret;
 pub use spelling::{dev_eui, hex, iso_utc};

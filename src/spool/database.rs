@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi};
 
 use super::ledger::{Ledger, Limits};
+use super::remembered;
 use super::types::SpoolError;
 
 /// The tables' version, in `meta`. A database of another version is refused.
@@ -123,6 +124,7 @@ pub(super) fn open_writer(file: &Path, limits: &Limits) -> Result<(Connection, L
         [] => create(&conn)?,
         found => check(&conn, found)?,
     }
+    conn.execute_batch(remembered::TABLE)?;
     let vacuum: i64 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
     assert_setting("auto_vacuum", &vacuum.to_string(), "2")?;
     let ledger = read_ledger(&conn)?;

@@ -19,6 +19,7 @@ mod operator;
 mod parked;
 mod queue;
 mod reader;
+mod remembered;
 mod state_store;
 mod types;
 mod upkeep;
@@ -30,6 +31,6 @@ pub use operator::{Operator, OperatorError};
 pub use queue::Spool;
 pub use state_store::StateStore;
 pub use types::{
-    Appended, DedupKey, NewRecord, ParkedFilter, ParkedRecord, Pending, Selection, Seq, SpoolError, State,
-    StateRow, Stats,
+    Appended, DedupKey, NewRecord, ParkedFilter, ParkedRecord, Pending, Remember, Selection, Seq, SpoolError,
+    State, StateRow, Stats,
 };

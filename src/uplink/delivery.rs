@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::azure::HubAddress;
-use crate::model::{EndDevice, Outcome};
+use crate::model::{EndDevice, Lane, Outcome};
 use crate::spool::Seq;
 
 /// One message of a lane. Small, because a backlog may hold millions.
@@ -47,7 +47,7 @@ impl Place {
 /// A message to deliver now.
 #[derive(Debug)]
 pub(super) struct Start {
-    pub(super) device: EndDevice,
+    pub(super) lane: Lane,
     pub(super) item: Item,
     pub(super) place: Place,
     pub(super) probe: bool,
@@ -80,7 +80,7 @@ pub(super) enum HubState {
 /// What [`Schedule::finished`] needs back of a [`Start`].
 #[derive(Debug)]
 pub(super) struct Ticket {
-    pub(super) device: EndDevice,
+    pub(super) lane: Lane,
     pub(super) place: Place,
     pub(super) probe: bool,
 }
@@ -88,6 +88,6 @@ pub(super) struct Ticket {
 impl Start {
     /// Splits off what the schedule needs when the delivery ends.
     pub(super) fn into_parts(self) -> (Ticket, Item) {
-        (Ticket { device: self.device, place: self.place, probe: self.probe }, self.item)
+        (Ticket { lane: self.lane, place: self.place, probe: self.probe }, self.item)
     }
 }

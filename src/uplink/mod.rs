@@ -13,5 +13,5 @@ mod twin_reports;
 
 pub use pump::{Pump, PumpOptions};
 pub use reported::{patch, reported};
-pub use translate::{SkipReason, TranslateError, Translated, translate};
+pub use translate::{SkipReason, TranslateError, Translated, translate, translate_in};
 pub use twin_reports::{TwinReports, Twins};

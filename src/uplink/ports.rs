@@ -95,4 +95,6 @@ pub trait Observer: Send + Sync + 'static {
     fn retried(&self, reason: &'static str);
     /// A stored message turned out to carry no telemetry.
     fn skipped(&self);
+    /// The message just sent had been fetched later.
+    fn backfilled(&self) {}
 }

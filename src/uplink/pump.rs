@@ -17,7 +17,7 @@ use super::ports::{Devices, Downlinks, Hubs, Observer, Records};
 use super::schedule::Schedule;
 use crate::azure::HubAddress;
 use crate::config::TelemetryFormat;
-use crate::model::{Backoff, Clock, EndDevice};
+use crate::model::{Backoff, Clock, EndDevice, Lane};
 use crate::spool::{Claim, Pending};
 
 /// How the pump behaves.
@@ -116,9 +116,9 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
             let deliverer = Arc::clone(&self.deliverer);
             self.deliveries.spawn(async move {
                 let seq = item.seq;
-                let delivery = AssertUnwindSafe(deliverer.deliver(&ticket.device, item)).catch_unwind();
+                let delivery = AssertUnwindSafe(deliverer.deliver(&ticket.lane, item)).catch_unwind();
                 let (item, verdict) = delivery.await.unwrap_or_else(|_| {
-                    let device = &ticket.device;
+                    let device = &ticket.lane.device;
                     error!(%device, seq = seq.0, "A delivery panicked, a bug; its message is read again and tried later.");
                     (Some(Item { seq, hot: None }), Verdict::RetryDevice { after: None })
                 });
@@ -129,7 +129,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
 
     fn take(&mut self, batch: Vec<Pending>) {
         for pending in batch {
-            let Some(device) = EndDevice::from_key(&pending.lane) else {
+            let Some(lane) = Lane::from_key(&pending.lane) else {
                 // A lane without a name was emptied while the backlog was read; any other text is damage.
                 if !pending.lane.is_empty() {
                     error!(
@@ -140,8 +140,8 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
                 continue;
             };
             let devices = &self.deliverer.devices;
-            let key = device.clone();
-            self.schedule.push(device, pending, || hub_of(devices, &key));
+            let device = lane.device.clone();
+            self.schedule.push(lane, pending, || hub_of(devices, &device));
         }
     }
 
@@ -149,7 +149,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
         match ended {
             Ok((ticket, item, verdict)) => {
                 let devices = &self.deliverer.devices;
-                let device = ticket.device.clone();
+                let device = ticket.lane.device.clone();
                 let change = self
                     .schedule
                     .finished(ticket, item, verdict, Instant::now(), || hub_of(devices, &device));

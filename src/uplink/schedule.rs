@@ -1,4 +1,5 @@
-//! Who may send next, as plain data: one lane per end device, one window per hub.
+//! Who may send next, as plain data: one lane per end device (and one for its
+//! backfilled messages), one window per hub.
 //!
 //! Pure: takes the time as an argument, does no I/O. A lane has at most one message under way, which keeps its order;
 //! a lane that waits holds nobody else; a hub that is down is probed by one message at a time.
@@ -11,15 +12,18 @@ use tokio::time::Instant;
 
 use super::delivery::{Hot, HubState, Item, Place, Start, Ticket, Verdict};
 use crate::azure::HubAddress;
-use crate::model::{Backoff, EndDevice};
+use crate::model::{Backoff, EndDevice, Lane};
 use crate::spool::Pending;
 
 /// A probe without an answer for this long does not keep the next one back: it may hang for its device's sake.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A device's messages. It stands in exactly one place: ready in a window, under way as a ticket, or waiting for a timer.
+/// Backfilled messages get one part in so many of a hub's window, so that a live one always finds a place.
+const LATE_SHARE: usize = 8;
+
+/// A lane's messages. It stands in exactly one place: ready in a window, under way as a ticket, or waiting for a timer.
 #[derive(Debug)]
-struct Lane {
+struct Line {
     queue: VecDeque<Item>,
     failures: u32,
 }
@@ -28,7 +32,11 @@ struct Lane {
 #[derive(Debug, Default)]
 struct Window {
     in_flight: usize,
-    ready: VecDeque<EndDevice>,
+    ready: VecDeque<Lane>,
+    /// Lanes of backfilled messages: they start only while no other is ready.
+    late: VecDeque<Lane>,
+    /// Those of them among `in_flight`.
+    late_in_flight: usize,
     down: Option<Down>,
 }
 
@@ -40,12 +48,12 @@ struct Down {
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Timer(Instant, EndDevice);
+struct Timer(Instant, Lane);
 
 /// All lanes and windows.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    lanes: HashMap<EndDevice, Lane>,
+    lanes: HashMap<Lane, Line>,
     windows: HashMap<Place, Window>,
     timers: BinaryHeap<Reverse<Timer>>,
     device_backoff: Backoff,
@@ -71,28 +79,22 @@ impl Schedule {
     }
 
     /// Takes in a record. `hub` is where its device is known to be.
-    pub(super) fn push(
-        &mut self,
-        device: EndDevice,
-        pending: Pending,
-        hub: impl FnOnce() -> Option<HubAddress>,
-    ) {
+    pub(super) fn push(&mut self, lane: Lane, pending: Pending, hub: impl FnOnce() -> Option<HubAddress>) {
         let hot = (pending.body.is_some() || pending.waiter.is_some()).then(|| {
             Box::new(Hot { received_ms: pending.received_ms, body: pending.body, waiter: pending.waiter })
         });
         let item = Item { seq: pending.seq, hot };
-        if let Some(lane) = self.lanes.get_mut(&device) {
-            lane.queue.push_back(item);
+        if let Some(line) = self.lanes.get_mut(&lane) {
+            line.queue.push_back(item);
             return;
         }
-        let lane = Lane { queue: VecDeque::from([item]), failures: 0 };
-        self.lanes.insert(device.clone(), lane);
-        self.enqueue(device, hub());
+        self.lanes.insert(lane.clone(), Line { queue: VecDeque::from([item]), failures: 0 });
+        self.enqueue(lane, hub());
     }
 
-    fn enqueue(&mut self, device: EndDevice, hub: Option<HubAddress>) {
-        let place = Place::new(&device, hub);
-        self.windows.entry(place).or_default().ready.push_back(device);
+    fn enqueue(&mut self, lane: Lane, hub: Option<HubAddress>) {
+        let place = Place::new(&lane.device, hub);
+        self.windows.entry(place).or_default().queue_up(lane);
     }
 
     /// Everything that may start now. `hub` says where a device is now.
@@ -105,15 +107,16 @@ impl Schedule {
         let mut starts = Vec::new();
         for (key, window) in &mut self.windows {
             while let Some(probe) = window.admits(self.max_in_flight, now) {
-                let Some(device) = window.ready.pop_front() else { break };
-                let Some(lane) = self.lanes.get_mut(&device) else { continue };
-                let Some(item) = lane.queue.pop_front() else { continue };
+                let Some(lane) = window.next(self.max_in_flight) else { break };
+                let Some(line) = self.lanes.get_mut(&lane) else { continue };
+                let Some(item) = line.queue.pop_front() else { continue };
                 window.in_flight += 1;
+                window.late_in_flight += usize::from(lane.backfilled);
                 if let Some(down) = &mut window.down {
                     down.probe_at = now + PROBE_PATIENCE;
                 }
                 self.in_flight += 1;
-                starts.push(Start { device, item, place: key.clone(), probe });
+                starts.push(Start { lane, item, place: key.clone(), probe });
             }
         }
         starts
@@ -126,16 +129,18 @@ impl Schedule {
             if window.down.as_ref().is_none_or(|down| down.probe_at > now) {
                 continue;
             }
-            while let Some(first) = window.ready.front() {
-                let now_at = hub(first);
-                if Place::new(first, now_at.clone()) == *place {
-                    break;
+            for queue in [&mut window.ready, &mut window.late] {
+                while let Some(first) = queue.front() {
+                    let now_at = hub(&first.device);
+                    if Place::new(&first.device, now_at.clone()) == *place {
+                        break;
+                    }
+                    moved.extend(queue.pop_front().map(|lane| (lane, now_at)));
                 }
-                moved.extend(window.ready.pop_front().map(|device| (device, now_at)));
             }
         }
-        for (device, hub) in moved {
-            self.enqueue(device, hub);
+        for (lane, hub) in moved {
+            self.enqueue(lane, hub);
         }
     }
 
@@ -150,7 +155,7 @@ impl Schedule {
     ) -> Option<HubState> {
         self.in_flight -= 1;
         self.leave(&ticket, now);
-        let lane = self.lanes.get_mut(&ticket.device)?;
+        let lane = self.lanes.get_mut(&ticket.lane)?;
         if let Some(item) = item {
             lane.queue.push_front(item);
         }
@@ -158,9 +163,9 @@ impl Schedule {
             Verdict::Finished { answered } => {
                 lane.failures = 0;
                 if lane.queue.is_empty() {
-                    self.lanes.remove(&ticket.device);
+                    self.lanes.remove(&ticket.lane);
                 } else {
-                    self.enqueue(ticket.device, hub());
+                    self.enqueue(ticket.lane, hub());
                 }
                 let answered = answered?;
                 self.hub_up(&answered).then_some(HubState::Up(answered))
@@ -168,7 +173,7 @@ impl Schedule {
             Verdict::RetryDevice { after } => {
                 lane.failures += 1;
                 let wait = self.device_backoff.wait(lane.failures).max(after.unwrap_or_default());
-                self.timers.push(Reverse(Timer(now + wait, ticket.device)));
+                self.timers.push(Reverse(Timer(now + wait, ticket.lane)));
                 None
             }
             Verdict::RetryHub(address) => {
@@ -176,7 +181,7 @@ impl Schedule {
                 let probed = ticket.probe && ticket.place == place;
                 let window = self.windows.entry(place).or_default();
                 // Behind the others, so that each hub is asked by another device: this one may be why it fails.
-                window.ready.push_back(ticket.device);
+                window.queue_up(ticket.lane);
                 let failures = match &window.down {
                     // Others were under way when it went down: they say nothing new.
                     Some(_) if !probed => return None,
@@ -194,10 +199,11 @@ impl Schedule {
     fn leave(&mut self, ticket: &Ticket, now: Instant) {
         let Some(window) = self.windows.get_mut(&ticket.place) else { return };
         window.in_flight -= 1;
+        window.late_in_flight -= usize::from(ticket.lane.backfilled);
         match &mut window.down {
             // It may not have got as far as the hub: unless it says otherwise below, the next asks at once.
             Some(down) if ticket.probe => down.probe_at = now,
-            None if window.in_flight == 0 && window.ready.is_empty() => {
+            None if window.in_flight == 0 && window.ready.is_empty() && window.late.is_empty() => {
                 self.windows.remove(&ticket.place);
             }
             Some(_) | None => {}
@@ -213,9 +219,9 @@ impl Schedule {
     /// Wakes lanes whose wait is over. `hub` says where each device is now.
     pub(super) fn wake(&mut self, now: Instant, hub: impl Fn(&EndDevice) -> Option<HubAddress>) {
         while self.timers.peek().is_some_and(|Reverse(Timer(at, _))| *at <= now) {
-            let Some(Reverse(Timer(_, device))) = self.timers.pop() else { break };
-            let hub = hub(&device);
-            self.enqueue(device, hub);
+            let Some(Reverse(Timer(_, lane))) = self.timers.pop() else { break };
+            let hub = hub(&lane.device);
+            self.enqueue(lane, hub);
         }
     }
 
@@ -225,7 +231,7 @@ impl Schedule {
         let probe = self
             .windows
             .values()
-            .filter(|window| !window.ready.is_empty())
+            .filter(|window| window.has_ready())
             .filter_map(|window| window.down.as_ref().map(|down| down.probe_at))
             .min();
         lane.into_iter().chain(probe).min()
@@ -244,6 +250,22 @@ impl Schedule {
 }
 
 impl Window {
+    fn queue_up(&mut self, lane: Lane) {
+        if lane.backfilled { &mut self.late } else { &mut self.ready }.push_back(lane);
+    }
+
+    /// Who starts next: a backfilled one only if nobody else is ready, and only in its share of the window.
+    fn next(&mut self, max_in_flight: usize) -> Option<Lane> {
+        self.ready.pop_front().or_else(|| {
+            let share = (max_in_flight / LATE_SHARE).max(1);
+            if self.late_in_flight < share { self.late.pop_front() } else { None }
+        })
+    }
+
+    fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.late.is_empty()
+    }
+
     /// Whether one more may start; `Some(true)` if as the probe of a hub that is down.
     fn admits(&self, max_in_flight: usize, now: Instant) -> Option<bool> {
         match &self.down {
