@@ -1,5 +1,6 @@
 //! The composition root: builds bottom-up, spawns, drains; alone sees siblings together.
 
+mod backfill;
 mod downlinks;
 mod error;
 mod first_contact;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use backfill::{OrderFailed, order_without_instance};
 use downlinks::{Neighbours, WayBackParts, WayBackTasks, c2d_credit};
 pub use error::AppError;
 use first_contact::{Answered, FirstContact};
@@ -29,6 +31,7 @@ use crate::model::{Backoff, Clock};
 use crate::net::proxy::Proxy;
 use crate::net::tls::client_config;
 use crate::net::{Schemes, http_client};
+use crate::spool::control::Clerk;
 use crate::spool::{Spool, control};
 use crate::uplink::{Pump, PumpOptions};
 use crate::{admin, webhook};
@@ -55,6 +58,7 @@ struct Tasks {
     control: (CancellationToken, JoinHandle<()>),
     first_contact: (CancellationToken, JoinHandle<()>),
     way_back: WayBackTasks,
+    backfill: (CancellationToken, JoinHandle<()>),
     pump: (CancellationToken, JoinHandle<()>),
     admin: (CancellationToken, JoinHandle<()>),
 }
@@ -115,6 +119,9 @@ impl Connector {
             },
         )
         .await?;
+        let sender = backfill::Sender::Pump;
+        let backfills =
+            backfill::load(&config, way_back.network(), (&spool, sender), &metrics, clock.clone()).await?;
         let answered = Answered::default();
         let vitals = Vitals {
             answered: answered.clone(),
@@ -142,12 +149,14 @@ impl Connector {
             },
         );
         let grace = config.shutdown.grace;
-        let desk = way_back.desk();
+        let desk = way_back.desk(backfills.clone());
+        let clerk = Arc::new(backfill::Desk(backfills.clone()));
         let tasks = Tasks {
             way_back: way_back.run(grace.saturating_sub(CLOSING) / 2),
             pump: spawn(|stop| pump.run(claim, stop, grace.saturating_sub(CLOSING))),
             first_contact: spawn(|stop| first_contact.run(answered, stop)),
-            control: spawn(|stop| serve_control(spool.clone(), stop)),
+            control: spawn(|stop| serve_control(spool.clone(), clerk, stop)),
+            backfill: spawn(|stop| backfills.run(stop)),
             admin: spawn(|stop| admin::serve(admin_listener, Arc::new(vitals), metrics.clone(), stop)),
             webhook: spawn(|stop| webhook::serve(webhook_listener, desk, config.webhook, metrics, stop)),
         };
@@ -180,9 +189,11 @@ impl Connector {
         // was told nothing yet, and posts again.
         let uploads = began + self.grace / WEBHOOK_SHARE;
         let sends = began + self.grace.saturating_sub(CLOSING) + Duration::from_millis(500);
-        let Tasks { webhook, control, first_contact, way_back, pump, admin } = self.tasks;
+        let Tasks { webhook, control, first_contact, way_back, backfill, pump, admin } = self.tasks;
         end("webhook", webhook, uploads).await;
         end("first contact", first_contact, deadline).await;
+        // Behind the webhook, so that it writes down what came last.
+        end("backfill", backfill, deadline).await;
         // Both at once: a Things Stack that does not answer must not use up the time of what is on its way to the hubs.
         tokio::join!(
             end("dispatcher", way_back.dispatcher, sends.min(deadline)),
@@ -233,9 +244,9 @@ fn hub_options(
 }
 
 /// Operators' commands while we hold the spool. Without the socket all else works.
-async fn serve_control(spool: Spool, stop: CancellationToken) {
-    if let Err(error) = control::serve(spool, stop).await {
-        warn!(%error, "No control socket: `spool` commands can't reach this instance.");
+async fn serve_control(spool: Spool, clerk: Arc<dyn Clerk>, stop: CancellationToken) {
+    if let Err(error) = control::serve_with(spool, Some(clerk), stop).await {
+        warn!(%error, "No control socket: `spool` and `backfill` commands can't reach this instance.");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every metric's name, unit and help text, in one place. Knows nobody: whoever counts holds a [`Metrics`].
 
+mod backfill;
 mod downlinks;
 mod snapshot;
 
@@ -13,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use backfill::Backfills;
 use downlinks::Downlinks;
 use snapshot::Gauges;
 pub use snapshot::Snapshot;
@@ -42,6 +44,7 @@ struct Inner {
     retried: ByName,
     hub_latency: Histogram,
     downlinks: Downlinks,
+    backfills: Backfills,
     gauges: Gauges,
     snapshot: OnceLock<Box<dyn Fn() -> Snapshot + Send + Sync>>,
 }
@@ -63,12 +66,14 @@ impl Default for Inner {
             // 1 ms … 65 s.
             hub_latency: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
             downlinks: Downlinks::default(),
+            backfills: Backfills::default(),
             gauges: Gauges::default(),
             snapshot: OnceLock::new(),
         };
         let mut registry = Registry::with_prefix("tti_connector");
         inner.register(&mut registry);
         inner.downlinks.register(&mut registry);
+        inner.backfills.register(&mut registry);
         inner.gauges.register(&mut registry);
         Self { registry: Mutex::new(registry), ..inner }
     }
@@ -249,6 +254,8 @@ mod tests {
         metrics.downlink_abandoned("a");
         metrics.downlink_retried("a");
         metrics.method_answered(200);
+        metrics.backfill_failed("a");
+        metrics.backfill_lost("a", 1);
         let text = metrics.render();
         let words = |prefix: &str| {
             text.lines()
@@ -259,6 +266,6 @@ mod tests {
         };
         let typed = words("# TYPE ");
         assert_eq!(typed, words("# HELP "));
-        assert_eq!(typed.len(), 27, "{typed:?}");
+        assert_eq!(typed.len(), 33, "{typed:?}");
     }
 }

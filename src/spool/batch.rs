@@ -166,9 +166,8 @@ impl<'a> Batch<'a> {
             self.duplicates += 1;
             return Ok(Ok(Appended::Duplicate(original)));
         }
-        if let Some(Remember { key, also, .. }) = remember
-            && (remembered::is_known(self.conn, &[*key], self.rules.now_ms)?
-                || remembered::is_known(self.conn, also, self.rules.now_ms)?)
+        if let Some(Remember { known_by, .. }) = remember
+            && remembered::is_known(self.conn, known_by, self.rules.now_ms)?
         {
             self.duplicates += 1;
             return Ok(Ok(Appended::Duplicate(Seq(0))));

@@ -100,7 +100,8 @@ mod tests {
     }
 
     fn add(conn: &Connection, key: u8, until_ms: i64) {
-        insert(conn, &Remember { key: DedupKey([key; 16]), also: Vec::new(), until_ms }).expect("inserted");
+        insert(conn, &Remember { key: DedupKey([key; 16]), known_by: Vec::new(), until_ms })
+            .expect("inserted");
     }
 
     fn knows(conn: &Connection, key: u8, now_ms: i64) -> bool {

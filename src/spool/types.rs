@@ -37,8 +37,8 @@ pub struct NewRecord {
 pub struct Remember {
     /// Taken in with the record.
     pub key: DedupKey,
-    /// The record is a duplicate if one of these, or `key`, is remembered.
-    pub also: Vec<DedupKey>,
+    /// The record is a duplicate if one of these is remembered.
+    pub known_by: Vec<DedupKey>,
     /// Milliseconds since 1970 UTC until when `key` is remembered.
     pub until_ms: i64,
 }
