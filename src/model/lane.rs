@@ -40,10 +40,10 @@ impl Lane {
 
     /// Reads back what [`Lane::key`] gave. `None` if it is no such text.
     pub fn from_key(key: &str) -> Option<Self> {
-        match key.strip_suffix(BACKFILLED) {
-            Some(device) => EndDevice::from_key(device).map(Self::backfilled),
-            None => EndDevice::from_key(key).map(Self::live),
-        }
+        // First as it is: a device may be called just like the addition.
+        EndDevice::from_key(key)
+            .map(Self::live)
+            .or_else(|| EndDevice::from_key(key.strip_suffix(BACKFILLED)?).map(Self::backfilled))
     }
 }
 
