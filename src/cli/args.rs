@@ -61,7 +61,10 @@ pub enum Command {
     /// With an emulated Things Stack, to test downlinks. Writes DIR/ready.json once it listens, with host names,
     /// connection strings and keys.
     Emulate(EmulateArgs),
-    /// Post payload files to a webhook, as The Things Stack would
+    /// Post payload files, or parked messages, to a webhook, as The Things Stack would
+    ///
+    /// Parked messages stay parked: this is for another connector, or to look at them elsewhere. To have this one send them
+    /// again, `spool requeue`.
     Replay(ReplayArgs),
     /// Fetch uplinks that the webhook missed from the Storage Integration of The Things Stack, and send them
     ///
@@ -150,12 +153,24 @@ pub struct EmulateArgs {
     pub feedback_delay: Duration,
 }
 
+/// What makes no sense with files to replay.
+const OF_PARKED: [&str; 4] = ["parked", "application", "reason", "config"];
+
 /// `replay`
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
     /// Payload files (.json, or one payload a line in .ndjson and .jsonl), or folders of them, in the order of names
-    #[arg(value_name = "PATH", required = true)]
+    #[arg(value_name = "PATH", required_unless_present = "parked", conflicts_with_all = OF_PARKED)]
     pub paths: Vec<PathBuf>,
+    /// Instead of files, the messages parked in the spool of the configuration
+    #[arg(long)]
+    pub parked: bool,
+    /// Which of them.
+    #[command(flatten)]
+    pub filter: SpoolFilterArgs,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
     /// The webhook, such as http://127.0.0.1:8080/webhook
     #[arg(long, value_name = "URL")]
     pub to: Url,

@@ -121,9 +121,15 @@ async fn health(args: HealthArgs) -> Result<(), CliError> {
 
 /// `replay`: exit code 1 if any message was refused.
 async fn replay(args: args::ReplayArgs) -> Result<(), CliError> {
-    let args::ReplayArgs { paths, to, secret, secret_file, concurrency } = args;
+    let args::ReplayArgs { paths, parked, filter, config, to, secret, secret_file, concurrency } = args;
+    let source = if parked {
+        let spool = Config::load_spool_for_process(config.config.as_deref())?;
+        replay::Source::Parked { spool: Box::new(spool), filter: parked::filter(filter) }
+    } else {
+        replay::Source::Paths(paths)
+    };
     let args =
-        replay::ReplayArgs { paths, to: to.into(), secret, secret_file, concurrency: concurrency.into() };
+        replay::ReplayArgs { source, to: to.into(), secret, secret_file, concurrency: concurrency.into() };
     let summary = replay::replay(args).await.map_err(|error| CliError::failed(Exit::Failure, error))?;
     print(&format!("{summary}\n"));
     match summary.refused() {

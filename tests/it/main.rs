@@ -33,6 +33,8 @@ mod things_stack;
 mod traps;
 mod twin_reports;
 #[cfg(feature = "emulator")]
+mod watch;
+#[cfg(feature = "emulator")]
 mod way_back;
 mod webhook;
 #[cfg(feature = "emulator")]
