@@ -44,10 +44,11 @@ pub(super) struct CatchUp {
 }
 
 impl Application {
-    /// Goes on from a mark; what was received up to `now_ms` is to be caught up with, unless nothing ever was.
-    pub(super) fn new(id: String, mark: Mark, now_ms: i64) -> Self {
-        let catch_up = mark.received_ms.map(|received_ms| CatchUp {
-            from_ms: received_ms.min(now_ms).saturating_sub(OVERLAP_MS),
+    /// Goes on from a mark; what was received up to `now_ms` is to be caught up with, unless backfill was switched on
+    /// just now.
+    pub(super) fn new(id: String, mark: Mark, is_on_since_now: bool, now_ms: i64) -> Self {
+        let catch_up = (!is_on_since_now).then(|| CatchUp {
+            from_ms: mark.received_ms.min(now_ms).saturating_sub(OVERLAP_MS),
             until_ms: now_ms,
         });
         let state = State { mark, catch_up, ..State::default() };
@@ -69,6 +70,11 @@ impl Application {
         noted
     }
 
+    /// Takes note of an uplink that was fetched as if it had come: what is missing around it is a gap, too.
+    pub(super) fn fetched(&self, device_id: &str, frame: &Frame, due: Instant) -> Noted {
+        self.lock().tracker.note(device_id, frame, frame.received_ms.unwrap_or_default(), due)
+    }
+
     pub(super) fn catch_up(&self) -> Option<CatchUp> {
         self.lock().catch_up
     }
@@ -85,7 +91,7 @@ impl Application {
     pub(super) fn end_catch_up(&self) {
         let mut state = self.lock();
         if let Some(catch_up) = state.catch_up.take() {
-            state.mark.received_ms = Some(catch_up.until_ms);
+            state.mark.received_ms = catch_up.until_ms;
         }
     }
 
@@ -126,8 +132,8 @@ impl Application {
         let complete = [state.catch_up.map(|catch_up| catch_up.from_ms), state.tracker.open_since()];
         let complete = complete.into_iter().chain([state.looking_since]).flatten().min();
         mark.received_ms = match (complete, state.latest_ms) {
-            (Some(complete), latest) => Some(latest.map_or(complete, |latest| latest.min(complete))),
-            (None, Some(latest)) => Some(latest),
+            (Some(complete), latest) => latest.map_or(complete, |latest| latest.min(complete)),
+            (None, Some(latest)) => latest,
             (None, None) => mark.received_ms,
         };
         mark
@@ -190,7 +196,8 @@ mod tests {
     }
 
     fn application(received_ms: Option<i64>) -> Application {
-        Application::new("house".to_owned(), Mark { received_ms, ..Mark::default() }, START)
+        let mark = Mark { received_ms: received_ms.unwrap_or(START), ..Mark::default() };
+        Application::new("house".to_owned(), mark, received_ms.is_none(), START)
     }
 
     #[test]
@@ -199,30 +206,30 @@ mod tests {
         let catch_up = house.catch_up().expect("it was away");
         assert_eq!(catch_up, CatchUp { from_ms: START - 60_000_000 - OVERLAP_MS, until_ms: START });
         house.received(&device("cellar"), &frame(1, START + 1), START + 1, Instant::now());
-        assert_eq!(house.mark().received_ms, Some(catch_up.from_ms), "a live uplink ends no absence");
+        assert_eq!(house.mark().received_ms, catch_up.from_ms, "a live uplink ends no absence");
         house.caught_up_to(START - 30_000_000);
         house.caught_up_to(0);
-        assert_eq!(house.mark().received_ms, Some(START - 30_000_000));
+        assert_eq!(house.mark().received_ms, START - 30_000_000);
         house.end_catch_up();
-        assert_eq!(house.mark().received_ms, Some(START + 1));
+        assert_eq!(house.mark().received_ms, START + 1);
         house.received(&device("cellar"), &frame(4, START + 9), START + 9, Instant::now());
-        assert_eq!(house.mark().received_ms, Some(START + 1), "a gap is open");
+        assert_eq!(house.mark().received_ms, START + 1, "a gap is open");
         let gaps = house.take_gaps(Instant::now());
-        assert_eq!(house.mark().received_ms, Some(START + 1), "it is being looked for");
+        assert_eq!(house.mark().received_ms, START + 1, "it is being looked for");
         let again =
             gaps.into_iter().flat_map(|(id, gaps)| gaps.into_iter().map(move |gap| (id.clone(), gap)));
         house.looked(again);
-        assert_eq!((house.mark().received_ms, house.next_due().is_some()), (Some(START + 1), true));
+        assert_eq!((house.mark().received_ms, house.next_due().is_some()), (START + 1, true));
         house.take_gaps(Instant::now());
         house.looked(Vec::new());
-        assert_eq!(house.mark().received_ms, Some(START + 9));
+        assert_eq!(house.mark().received_ms, START + 9);
         assert_eq!(house.mark().tenant.as_deref(), Some("eu1"));
     }
 
     #[test]
-    fn nothing_is_caught_up_with_where_nothing_ever_came() {
+    fn nothing_is_caught_up_with_of_the_time_before_backfill_was_switched_on() {
         let house = application(None);
-        assert_eq!((house.catch_up(), house.mark().received_ms), (None, None));
+        assert_eq!((house.catch_up(), house.mark().received_ms), (None, START));
     }
 
     #[test]

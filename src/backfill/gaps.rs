@@ -276,7 +276,7 @@ mod tests {
         noted(&mut tracker, &[("a", 6, 60), ("b", 7, 55)]);
         assert!(tracker.next_due().is_some(), "counters of another session fill nothing");
         noted(&mut tracker, &[("a", 8, 80), ("a", 7, 70)]);
-        assert!(!tracker.next_due().is_some());
+        assert!(tracker.next_due().is_none());
         assert!(tracker.take(Instant::now()).is_empty());
     }
 

@@ -125,8 +125,9 @@ impl<S: Storage, O: Outbox, T: Store> Backfill<S, O, T> {
         let mut applications = BTreeMap::new();
         for id in &options.applications {
             let known = stored.remove(id).unwrap_or_default();
+            let is_on_since_now = known.mark.is_none();
             let mark = Mark::at_start(known.mark, window_ms, is_new, forgot_ms, now_ms);
-            let application = Application::new(id.clone(), mark, now_ms);
+            let application = Application::new(id.clone(), mark, is_on_since_now, now_ms);
             known.seen.iter().for_each(|piece| application.restore(piece));
             applications.insert(id.clone(), Arc::new(application));
         }
@@ -177,6 +178,7 @@ impl<S: Storage, O: Outbox, T: Store> Backfill<S, O, T> {
                 runner: runner.clone(),
                 default_tenant: Arc::clone(default_tenant),
                 delay: options.delay,
+                not_before: Instant::now(),
                 failures: 0,
                 told: None,
             };

@@ -18,8 +18,9 @@ pub(super) struct Mark {
     pub(super) since_ms: i64,
     /// The window that was in force.
     pub(super) window_ms: i64,
-    /// Nothing that came earlier is missing, but for gaps that were given up. `None`: nothing came yet.
-    pub(super) received_ms: Option<i64>,
+    /// Nothing that came earlier is missing, but for gaps that were given up, and what came before backfill was
+    /// switched on.
+    pub(super) received_ms: i64,
     /// The tenant of the latest uplink: the Storage Integration does not name it.
     pub(super) tenant: Option<String>,
 }
@@ -37,6 +38,7 @@ impl Mark {
         let mut mark = stored.unwrap_or_else(|| Self {
             since_ms: if is_new { 0 } else { now_ms },
             window_ms,
+            received_ms: now_ms,
             ..Self::default()
         });
         if window_ms > mark.window_ms {
@@ -66,7 +68,7 @@ mod tests {
     const NOW: i64 = 1_000 * HOUR;
 
     fn stored(since_ms: i64, window_ms: i64) -> Option<Mark> {
-        Some(Mark { since_ms, window_ms, received_ms: Some(5), tenant: None })
+        Some(Mark { since_ms, window_ms, received_ms: 5, tenant: None })
     }
 
     #[test]

@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::application::{Application, CatchUp};
-use super::gaps::{self, Gap};
+use super::gaps::{self, Gap, Noted};
 use super::mark::OVERLAP_MS;
 use super::order::Summary;
-use super::ports::{Outbox, Storage};
+use super::ports::{Observer, Outbox, Storage};
 use super::row::{Bounds, Row};
 use super::runner::{Range, RunError, Runner, Watcher};
 use crate::model::Backoff;
@@ -38,16 +38,29 @@ pub(super) struct Worker<S, O> {
     /// When no uplink told the tenant yet.
     pub(super) default_tenant: Arc<str>,
     pub(super) delay: Duration,
+    /// After a failure nothing is asked before.
+    pub(super) not_before: Instant,
     pub(super) failures: u32,
     /// What was said in the log of the failure that lasts.
     pub(super) told: Option<&'static str>,
 }
 
-struct CatchingUp<'a>(&'a Application);
+struct CatchingUp<'a> {
+    application: &'a Application,
+    observer: &'a dyn Observer,
+    delay: Duration,
+}
 
 impl Watcher for CatchingUp<'_> {
+    fn row(&mut self, row: &Row) {
+        let due = Instant::now() + self.delay;
+        if let Noted::Gap(missing) = self.application.fetched(&row.device_id, &row.frame, due) {
+            self.observer.gap(u64::from(missing));
+        }
+    }
+
     fn page(&mut self, at_ms: i64, _: &Summary) {
-        self.0.caught_up_to(at_ms);
+        self.application.caught_up_to(at_ms);
     }
 }
 
@@ -82,7 +95,7 @@ impl<S: Storage, O: Outbox> Worker<S, O> {
         loop {
             match self.application.next_due() {
                 Some(due) => tokio::select! {
-                    () = sleep_until(due) => {}
+                    () = sleep_until(due.max(self.not_before)) => {}
                     () = self.application.news.notified() => continue,
                 },
                 None => {
@@ -97,8 +110,8 @@ impl<S: Storage, O: Outbox> Worker<S, O> {
                     self.application.looked(again);
                 }
                 Err(error) => {
-                    let later = Instant::now() + self.failed(&error);
-                    due.values_mut().flatten().for_each(|gap| gap.due = later);
+                    // New gaps wait as well: a refusal is no other for them.
+                    self.not_before = Instant::now() + self.failed(&error);
                     self.application.looked(flat(due));
                 }
             }
@@ -118,7 +131,9 @@ impl<S: Storage, O: Outbox> Worker<S, O> {
             within_window: true,
             dry_run: false,
         };
-        let summary = self.runner.run(&range, &mut CatchingUp(&application)).await?;
+        let observer = Arc::clone(&self.runner.observer);
+        let mut watcher = CatchingUp { application: &application, observer: &*observer, delay: self.delay };
+        let summary = self.runner.run(&range, &mut watcher).await?;
         self.succeeded();
         let Summary { queued, known, bad, left_out, .. } = summary;
         let application = &application.id;
