@@ -8,6 +8,7 @@ mod failure;
 mod model;
 mod operator;
 mod order;
+mod remembered;
 mod space;
 mod state;
 

@@ -20,9 +20,9 @@ async fn what_came_while_the_connector_was_away_follows_its_start() {
     // A second start fetches the same time again, and knows all of it.
     let stage = stage.restart_after(|_| (), on).await;
     stage.hello("valve-1");
-    until_metric(&stage.connector, "webhook_stored_messages_total", 1).await;
-    stage.settled("valve-1").await;
-    assert_eq!(counters(&stage, "valve-1"), [plain([0]), marked(1..=3), plain([4, 5])].concat());
+    arrived(&stage, "valve-1", 5).await;
+    stage.hello("valve-1");
+    assert_eq!(arrived(&stage, "valve-1", 6).await, [plain([0]), marked(1..=3), plain([4, 5])].concat());
     assert_eq!(metric(&stage.connector, "backfill_queued_messages_total").await, 0);
     stage.end().await;
 }
@@ -57,6 +57,7 @@ async fn switched_on_later_it_sends_nothing_of_the_time_before() {
     };
     let stage = stage.restart_after(meanwhile, on).await;
     stage.hello("valve-1");
+    arrived(&stage, "valve-1", 2).await;
     stage.settled("valve-1").await;
     // 1 was missed before; 0 was sent, and is not remembered.
     let stage = stage.restart_after(|_| (), on).await;

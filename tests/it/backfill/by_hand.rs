@@ -28,6 +28,17 @@ fn settings(stage: &Stage) -> Config {
     config
 }
 
+/// Waits until a connector that was just started takes orders.
+async fn takes_orders(config: &Config) {
+    let socket = config.spool.directory.join("control.sock");
+    let there = async {
+        while !socket.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(crate::messages::DEADLINE, there).await.expect("it listens");
+}
+
 /// What the command prints, or why it fails.
 async fn ordered(config: &Config, order: &Order) -> Result<String, String> {
     let mut out = Vec::new();
@@ -44,6 +55,7 @@ async fn a_dry_run_lists_what_is_missing_and_only_the_real_one_sends_it_once() {
     stage.point_webhook();
     tokio::time::sleep(DELAY).await;
     let config = settings(&stage);
+    takes_orders(&config).await;
     let said = ordered(&config, &order(true)).await.expect("done");
     assert_eq!(
         said,
@@ -97,6 +109,7 @@ async fn what_can_not_be_done_is_said_with_what_to_change() {
         on(config);
     };
     let stage = stage.restart(wrong).await;
+    takes_orders(&config).await;
     let why = ordered(&config, &order(true)).await.expect_err("refused");
     assert!(why.contains("RIGHT_APPLICATION_TRAFFIC_READ") && why.contains("403"), "{why}");
     let Stage { world, connector } = stage;
@@ -116,6 +129,7 @@ async fn of_a_time_that_is_not_remembered_it_sends_only_what_the_operator_insist
     };
     let stage = stage.restart_after(meanwhile, on).await;
     let config = settings(&stage);
+    takes_orders(&config).await;
     let before = Order { until_ms: Some(order(true).since_ms + 60_000), ..order(true) };
     let why = ordered(&config, &before).await.expect_err("switched on just now");
     assert!(why.contains("is not remembered") && why.contains("--may-double"), "{why}");
