@@ -114,11 +114,25 @@ pub struct DemoArgs {
 /// A hub's tier, as `--tier` names it.
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TierArg {
-    /// Everything
+    /// Everything, without limits
     #[default]
     Standard,
-    /// Telemetry and registry only
+    /// Telemetry and registry only, without limits
     Basic,
+    /// Free: 8,000 messages a day
+    F1,
+    /// Basic with Azure's limits, the smallest
+    B1,
+    /// Basic, the middle one
+    B2,
+    /// Basic, the largest
+    B3,
+    /// Standard with Azure's limits, the smallest
+    S1,
+    /// Standard, the middle one
+    S2,
+    /// Standard, the largest
+    S3,
 }
 
 /// `emulate`
@@ -148,6 +162,12 @@ pub struct EmulateArgs {
     /// Tier of the hubs; Azure's basic one has no cloud-to-device messages, direct methods and twins
     #[arg(long, value_enum, value_name = "TIER", default_value_t)]
     pub tier: TierArg,
+    /// Units of each hub, for the limits of f1 to s3
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub units: u32,
+    /// A device loses its link after N throttled messages in a row [default: never]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cut_throttled: Option<u32>,
     /// Time that feedback on cloud-to-device messages waits for more, such as 500ms; IoT Hub's is 15s
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = feedback_delay)]
     pub feedback_delay: Duration,

@@ -159,7 +159,11 @@ fn stopper() -> Result<CancellationToken, CliError> {
 }
 
 fn app_error(error: AppError) -> CliError {
-    let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::Failure };
+    let exit = match (error.is_unavailable(), error.is_defect()) {
+        (true, _) => Exit::Unavailable,
+        (false, true) => Exit::Software,
+        (false, false) => Exit::Failure,
+    };
     CliError::failed(exit, error)
 }
 
@@ -174,4 +178,16 @@ fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, Cli
 /// Prints to standard output; a reader that went away, such as `head`, is no failure.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_ended_gives_an_exit_code_of_its_own() {
+        let error = app_error(AppError::PartEnded("pump"));
+        assert_eq!((error.exit(), error.exit() as u8), (Exit::Software, 70));
+        assert!(error.report().to_string().contains("the pump ended unexpectedly"), "{}", error.report());
+    }
 }

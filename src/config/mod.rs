@@ -7,6 +7,7 @@ mod files;
 mod forms;
 mod forms_downlink;
 mod layers;
+mod pace;
 mod parse;
 mod problems;
 mod route;

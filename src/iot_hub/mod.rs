@@ -2,11 +2,14 @@
 //!
 //! Knows no LoRaWAN and no spool.
 
+mod absence;
 mod c2d;
 mod cbs;
 mod classify;
 mod client;
 mod connection;
+mod connects;
+mod contest;
 mod decode;
 mod device;
 mod dial;
@@ -25,6 +28,7 @@ mod options;
 mod pool;
 mod renewals;
 mod safe_link;
+mod safe_receiver;
 mod shared;
 mod token;
 mod twin;

