@@ -12,6 +12,8 @@ pub mod devices;
 pub mod downlink;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub mod fuzzing;
 pub mod http;
 pub mod iot_hub;
 pub mod metrics;

@@ -116,6 +116,10 @@ impl ports::Outbox for Outbox {
         self.spool.remembers(all.into_iter().map(keys).collect()).await.map_err(unstored)
     }
 
+    async fn forgot(&self) -> Result<Option<i64>, Unstored> {
+        self.spool.forgot().await.map_err(unstored)
+    }
+
     async fn put(&self, fetched: Fetched) -> Result<Put, Unstored> {
         let Fetched { device, body, dedup, identity, until_ms } = fetched;
         let (waiter, told) = match self.sender {
@@ -168,10 +172,6 @@ impl ports::Store for Store {
     fn is_new(&self) -> bool {
         // A database that was set aside had taken in much that the new one knows nothing of.
         self.0.is_new() && !self.0.stats().set_aside
-    }
-
-    async fn forgot(&self) -> Result<Option<i64>, Unstored> {
-        self.0.forgot().await.map_err(unstored)
     }
 }
 

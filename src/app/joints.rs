@@ -101,9 +101,11 @@ pub(super) async fn store(
         Err(error) => Err(match error {
             SpoolError::Full(_) => webhook::StoreError::Full,
             SpoolError::ParkedFull(application) => webhook::StoreError::ParkedFull { application },
-            SpoolError::Io(_) | SpoolError::Closed | SpoolError::InUse(_) | SpoolError::Incompatible(_) => {
-                webhook::StoreError::Unavailable
-            }
+            SpoolError::Io(_)
+            | SpoolError::Damaged(_)
+            | SpoolError::Closed
+            | SpoolError::InUse(_)
+            | SpoolError::Incompatible(_) => webhook::StoreError::Unavailable,
         }),
     }
 }
@@ -166,9 +168,8 @@ impl Health for Vitals {
                 NotReady { part, reason }
             })
             .collect();
-        if !self.spool.stats().healthy {
-            let reason = "the spool can't write, so no message is accepted; look for disk errors in the log"
-                .to_owned();
+        if let Some(why) = self.spool.trouble() {
+            let reason = format!("the spool can't work, so no message is accepted: {why}");
             reasons.push(NotReady { part: "spool", reason });
         }
         if !self.answered.load(Ordering::Relaxed) && !self.hubs.status().reached {
@@ -191,6 +192,8 @@ impl Vitals {
             oldest_age: spool.oldest_received_ms.map(|received_ms| Duration::from_millis(age(received_ms))),
             parked_messages: spool.parked,
             parked_bytes: spool.parked_bytes,
+            spool_writable: spool.healthy,
+            damaged_files: spool.damaged_files,
             devices_known: self.directory.len() as u64,
             devices_connected: hubs.devices as u64,
             hub_connections: hubs.connections as u64,

@@ -119,14 +119,14 @@ impl<S: Storage, O: Outbox, T: Store> Backfill<S, O, T> {
     /// The small state can't be read or written.
     pub async fn load(options: Options, parts: Parts<S, O, T>) -> Result<Self, Unstored> {
         let Parts { storage, outbox, store, observer, clock } = parts;
-        let (is_new, forgot_ms, now_ms) = (store.is_new(), store.forgot().await?, clock.now_ms());
+        let (is_new, now_ms) = (store.is_new(), clock.now_ms());
         let window_ms = i64::try_from(options.window.as_millis()).unwrap_or(i64::MAX);
         let (mut keeper, mut stored) = Keeper::load(store, &options.applications).await?;
         let mut applications = BTreeMap::new();
         for id in &options.applications {
             let known = stored.remove(id).unwrap_or_default();
             let is_on_since_now = known.mark.is_none();
-            let mark = Mark::at_start(known.mark, window_ms, is_new, forgot_ms, now_ms);
+            let mark = Mark::at_start(known.mark, window_ms, is_new, now_ms);
             let application = Application::new(id.clone(), mark, is_on_since_now, now_ms);
             known.seen.iter().for_each(|piece| application.restore(piece));
             applications.insert(id.clone(), Arc::new(application));
@@ -211,7 +211,8 @@ impl<S: Storage, O: Outbox, T: Store> Backfill<S, O, T> {
         if order.since_ms >= until_ms {
             return Err(OrderError::Empty(options.delay));
         }
-        let floor_ms = if order.may_double { 0 } else { application.floor_ms(now_ms) };
+        let forgot_ms = runner.forgot_ms().await.map_err(|error| OrderError::Queue(error.to_string()))?;
+        let floor_ms = if order.may_double { 0 } else { application.floor_ms(now_ms).max(forgot_ms) };
         if floor_ms >= until_ms {
             return Err(OrderError::Unremembered(crate::model::iso_utc(floor_ms)));
         }

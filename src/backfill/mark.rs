@@ -26,15 +26,8 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// The mark from which a start goes on. `is_new`: the queue was made anew; `forgot_ms`: see
-    /// [`super::ports::Store::forgot`].
-    pub(super) fn at_start(
-        stored: Option<Self>,
-        window_ms: i64,
-        is_new: bool,
-        forgot_ms: Option<i64>,
-        now_ms: i64,
-    ) -> Self {
+    /// The mark from which a start goes on. `is_new`: the queue was made anew.
+    pub(super) fn at_start(stored: Option<Self>, window_ms: i64, is_new: bool, now_ms: i64) -> Self {
         let mut mark = stored.unwrap_or_else(|| Self {
             since_ms: if is_new { 0 } else { now_ms },
             window_ms,
@@ -44,11 +37,6 @@ impl Mark {
         if window_ms > mark.window_ms {
             // What was remembered for the shorter time may be gone.
             mark.since_ms = mark.since_ms.max(now_ms.saturating_sub(mark.window_ms));
-        }
-        if let Some(forgot_ms) = forgot_ms {
-            let received_ms =
-                forgot_ms.saturating_sub(window_ms.min(mark.window_ms)).saturating_sub(MARGIN_MS);
-            mark.since_ms = mark.since_ms.max(received_ms.saturating_add(1).min(now_ms));
         }
         mark.window_ms = window_ms;
         mark
@@ -73,21 +61,13 @@ mod tests {
 
     #[test]
     fn nothing_is_sent_of_a_time_that_is_not_remembered() {
-        let floor = |mark: Option<Mark>, is_new, forgot| {
-            Mark::at_start(mark, 24 * HOUR, is_new, forgot, NOW).floor_ms(NOW)
-        };
-        assert_eq!(
-            floor(None, true, None),
-            NOW - 24 * HOUR,
-            "a new queue knows all that was received: nothing"
-        );
-        assert_eq!(floor(None, false, None), NOW, "switched on just now");
-        assert_eq!(floor(stored(0, 24 * HOUR), false, None), NOW - 24 * HOUR);
-        assert_eq!(floor(stored(NOW - HOUR, 24 * HOUR), false, None), NOW - HOUR);
-        assert_eq!(floor(stored(0, 2 * HOUR), false, None), NOW - 2 * HOUR, "the window was shorter");
-        assert_eq!(floor(stored(0, 48 * HOUR), false, None), NOW - 24 * HOUR, "the window was longer");
-        // A key was forgotten that would have been known for 20 hours more: it was received 5 hours ago.
-        assert_eq!(floor(stored(0, 24 * HOUR), false, Some(NOW + 20 * HOUR)), NOW - 5 * HOUR + 1);
+        let floor = |mark: Option<Mark>, is_new| Mark::at_start(mark, 24 * HOUR, is_new, NOW).floor_ms(NOW);
+        assert_eq!(floor(None, true), NOW - 24 * HOUR, "a new queue knows all that was received: nothing");
+        assert_eq!(floor(None, false), NOW, "switched on just now");
+        assert_eq!(floor(stored(0, 24 * HOUR), false), NOW - 24 * HOUR);
+        assert_eq!(floor(stored(NOW - HOUR, 24 * HOUR), false), NOW - HOUR);
+        assert_eq!(floor(stored(0, 2 * HOUR), false), NOW - 2 * HOUR, "the window was shorter");
+        assert_eq!(floor(stored(0, 48 * HOUR), false), NOW - 24 * HOUR, "the window was longer");
     }
 
     #[test]

@@ -25,6 +25,11 @@ pub trait Outbox: Clone + Send + Sync + 'static {
     /// # Errors
     /// The disk can't be read; the text says why.
     fn known(&self, all: Vec<Identity>) -> impl Future<Output = Result<Vec<bool>, Unstored>> + Send;
+    /// What was taken in up to then may no longer be remembered, milliseconds since 1970 UTC.
+    ///
+    /// # Errors
+    /// The disk can't be read; the text says why.
+    fn forgot(&self) -> impl Future<Output = Result<Option<i64>, Unstored>> + Send;
     /// Puts a fetched uplink into its device's second line, unless it was taken in before; remembers it until `until_ms`.
     ///
     /// # Errors
@@ -89,11 +94,6 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<(String, Bytes)>, Unstored>> + Send;
     /// Whether the queue was made anew at this start, so that nothing was ever taken in before.
     fn is_new(&self) -> bool;
-    /// Until when something would have been remembered that had to be forgotten early, milliseconds since 1970 UTC.
-    ///
-    /// # Errors
-    /// It can't be read.
-    fn forgot(&self) -> impl Future<Output = Result<Option<i64>, Unstored>> + Send;
 }
 
 /// Told what happens, for metrics.

@@ -37,7 +37,8 @@ pub(super) struct Range<'a> {
     /// Milliseconds since 1970 UTC.
     pub(super) after_ms: i64,
     pub(super) bounds: Bounds,
-    /// What becomes older than the window as the walk goes on is passed over.
+    /// What is not remembered any more as the walk goes on is passed over: it becomes older than the window, or the
+    /// queue has to forget.
     pub(super) within_window: bool,
     pub(super) dry_run: bool,
 }
@@ -118,7 +119,8 @@ impl<S: Storage, O: Outbox> Runner<S, O> {
             let page = self.storage.page(&query).await?;
             let mut bounds = range.bounds;
             if range.within_window {
-                bounds.floor_ms = bounds.floor_ms.max(self.clock.now_ms().saturating_sub(self.window_ms));
+                let window_ms = self.clock.now_ms().saturating_sub(self.window_ms);
+                bounds.floor_ms = bounds.floor_ms.max(window_ms).max(self.forgot_ms().await?);
             }
             let (before_ns, bad) = (walk.last_ns, walk.summary.bad);
             walk.summary.bad += page.bad as u64;
@@ -135,6 +137,11 @@ impl<S: Storage, O: Outbox> Runner<S, O> {
             walk.tail.retain(|(at, ..)| *at > next);
             after = Timestamp::from_nanosecond(next).unwrap_or(after);
         }
+    }
+
+    /// From then on all that was taken in is remembered, as far as the queue knows.
+    pub(super) async fn forgot_ms(&self) -> Result<i64, Unstored> {
+        Ok(self.outbox.forgot().await?.map_or(0, |at_ms| at_ms.saturating_add(1)))
     }
 
     async fn queue(&self, candidates: Vec<Row>, range: &Range<'_>, walk: &mut Walk) -> Result<(), RunError> {

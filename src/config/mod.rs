@@ -6,6 +6,8 @@
 mod files;
 mod forms;
 mod forms_downlink;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod layers;
 mod pace;
 mod parse;

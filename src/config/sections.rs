@@ -113,8 +113,6 @@ pub struct Azure {
     pub connect_timeout: Duration,
     /// Devices on one connection at most (IoT Hub: 995 over TCP, 500 over WebSocket).
     pub max_devices_per_connection: usize,
-    /// After a hub could not be reached for this long, DPS is asked where its devices live now.
-    pub relocate_after: Duration,
     /// Tier of the hubs; learnt from their answers when unset.
     pub tier: Option<Tier>,
     /// Units of that tier that each hub has.
@@ -122,6 +120,8 @@ pub struct Azure {
     /// Devices per second that are attached at one hub at most, for their downlinks; three seconds' worth at once. What
     /// the tier allows when unset, without one 100.
     pub attach_rate: Option<u32>,
+    /// After a hub could not be reached for this long, DPS is asked where its devices live now.
+    pub relocate_after: Duration,
     /// DTDL model id for applications that name none.
     pub model_id: Option<String>,
     /// A hub by connection string, for every application that has no section of its own.
@@ -341,10 +341,10 @@ impl Default for Azure {
             keep_alive: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(20),
             max_devices_per_connection: 995,
-            relocate_after: Duration::from_secs(5 * 60),
             tier: None,
             units: 1,
             attach_rate: None,
+            relocate_after: Duration::from_secs(5 * 60),
             model_id: None,
             iot_hub: IotHub::default(),
             dps: Dps::default(),

@@ -12,7 +12,7 @@ use super::classify::{self, Class, Condition, Scope};
 use super::error::{RetryReason, SendError};
 use super::options::{IotHubOptions, Transport};
 use crate::azure::HubAddress;
-use crate::net::{KeepAlive, transport};
+use crate::net::{CloseAnswer, KeepAlive, transport};
 
 /// What IoT Hub itself advertises.
 const MAX_FRAME_BYTES: u32 = 64 * 1024;
@@ -27,6 +27,10 @@ pub(super) async fn dial(
     hub: &HubAddress,
 ) -> Result<ConnectionHandle<()>, SendError> {
     let failed = |error: io::Error| unreachable_hub(&error, hub);
+    #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+    if let Some(wire) = &options.wire {
+        return open(options, hub, wire.open()).await;
+    }
     let proxy = options.proxy.as_ref();
     match options.transport {
         Transport::Tls => {
@@ -52,6 +56,7 @@ async fn open<S>(
 where
     S: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin + 'static,
 {
+    let stream = KeepAlive::new(stream, options.keep_alive).stall_limit(options.silence_limit);
     // The crate advertises half of this and gives up after the whole.
     let silence = u32::try_from(options.silence_limit.as_millis()).unwrap_or(u32::MAX);
     Connection::builder()
@@ -61,7 +66,7 @@ where
         .max_frame_size(MAX_FRAME_BYTES)
         .channel_max(CHANNEL_MAX)
         .idle_time_out(silence)
-        .open_with_stream(KeepAlive::new(stream, options.keep_alive).stall_limit(options.silence_limit))
+        .open_with_stream(CloseAnswer::new(stream))
         .await
         .map_err(|error| match error {
             OpenError::RemoteClosedWithError(error) => {

@@ -64,6 +64,9 @@ pub struct IotHubOptions {
     pub tls: Arc<ClientConfig>,
     /// For the expiry written into tokens.
     pub clock: Clock,
+    /// Instead of the network.
+    #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+    pub(crate) wire: Option<super::fuzzing::Wire>,
 }
 
 impl IotHubOptions {
@@ -85,6 +88,8 @@ impl IotHubOptions {
             connect_rate: None,
             tls,
             clock: Clock::system(),
+            #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+            wire: None,
         }
     }
 

@@ -5,6 +5,8 @@
 mod backoff;
 mod clock;
 mod end_device;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod lane;
 mod outcome;
 mod pace;

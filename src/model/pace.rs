@@ -191,6 +191,11 @@ impl Pace {
             (self.limited, self.grown) = (false, now);
         }
         self.tokens = self.tokens.min(0.0);
+        self.hold(now);
+    }
+
+    /// Everything is refused, which tells nothing about the rate: holds all for a moment, longer each time.
+    pub fn hold(&mut self, now: Instant) {
         let count = match self.hold {
             // It was sent before the hold, and says nothing new.
             Hold::Until { at, .. } if at > now => return,

@@ -1,6 +1,9 @@
 //! Byte streams and HTTP: TCP, TLS settings, WebSocket as a stream, proxies, AMQP keep-alive, an HTTP client. Knows nothing of messages.
 
+mod close_answer;
 mod frame_bytes;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod http_client;
 mod keep_alive;
 pub mod proxy;
@@ -10,5 +13,6 @@ pub mod transport;
 mod trust;
 pub mod websocket;
 
+pub use close_answer::CloseAnswer;
 pub use http_client::{HttpClientError, Schemes, causes, http_client};
 pub use keep_alive::KeepAlive;

@@ -10,9 +10,10 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::ledger::Limits;
 use super::types::{DedupKey, Remember};
 
-/// Made beside the other tables. Some 60 bytes a row.
+/// Made beside the other tables. Some 70 bytes a row.
 pub(super) const TABLE: &str = "
-CREATE TABLE IF NOT EXISTS remembered(id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, expires_ms INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS remembered(id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL);
 ";
 /// Rows forgotten with each transaction that adds some, beyond as many as it adds.
 pub(super) const SWEPT: i64 = 64;
@@ -32,17 +33,17 @@ pub(super) fn is_known(conn: &Connection, keys: &[DedupKey], now_ms: i64) -> rus
 }
 
 /// Takes a key in.
-pub(super) fn insert(conn: &Connection, remember: &Remember) -> rusqlite::Result<()> {
+pub(super) fn insert(conn: &Connection, remember: &Remember, now_ms: i64) -> rusqlite::Result<()> {
     conn.prepare_cached(
-        "INSERT INTO remembered(key, expires_ms) VALUES(?, ?)
+        "INSERT INTO remembered(key, at_ms, expires_ms) VALUES(?, ?, ?)
          ON CONFLICT(key) DO UPDATE SET expires_ms = max(expires_ms, excluded.expires_ms)",
     )?
-    .execute(params![remember.key.0, remember.until_ms])
+    .execute(params![remember.key.0, now_ms, remember.until_ms])
     .map(drop)
 }
 
 /// Forgets, oldest first and `limit` at most, what has expired and what is beyond the table's bound. Of the latter it
-/// keeps in `meta` until when they should have been known: what was remembered until then may be gone.
+/// keeps in `meta` when the last was taken in: what was taken in until then may be forgotten.
 pub(super) fn sweep(conn: &Connection, now_ms: i64, limit: i64, limits: &Limits) -> rusqlite::Result<bool> {
     let edge = |sql: &str| -> rusqlite::Result<Option<i64>> {
         conn.prepare_cached(sql)?.query_row([], |row| row.get(0))
@@ -56,13 +57,10 @@ pub(super) fn sweep(conn: &Connection, now_ms: i64, limit: i64, limits: &Limits)
     let too_many = (last - first + 1 - limits.remembered_rows()).clamp(0, limit);
     if too_many > 0 {
         let gone: Option<i64> = conn
-            .prepare_cached("SELECT max(expires_ms) FROM remembered WHERE id < ?")?
-            .query_row([first + too_many], |row| row.get(0))?;
-        if let Some(gone) = gone.filter(|gone| *gone > now_ms) {
-            conn.prepare_cached(
-                "INSERT INTO meta(k, v) VALUES('forgot', ?1) ON CONFLICT(k) DO UPDATE SET v = max(v, ?1)",
-            )?
-            .execute([gone])?;
+            .prepare_cached("SELECT max(at_ms) FROM remembered WHERE id < ? AND expires_ms > ?")?
+            .query_row([first + too_many, now_ms], |row| row.get(0))?;
+        if let Some(gone) = gone {
+            forget(conn, gone)?;
         }
         conn.prepare_cached("DELETE FROM remembered WHERE id < ?")?.execute([first + too_many])?;
         return Ok(true);
@@ -78,7 +76,16 @@ pub(super) fn sweep(conn: &Connection, now_ms: i64, limit: i64, limits: &Limits)
     Ok(conn.prepare_cached("DELETE FROM remembered WHERE id < ?")?.execute([upto])? > 0)
 }
 
-/// Until when a key would have been known that was forgotten before its time; `None` if none ever was.
+/// What was taken in up to `until_ms` may be forgotten before its time.
+pub(super) fn forget(conn: &Connection, until_ms: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO meta(k, v) VALUES('forgot', ?1) ON CONFLICT(k) DO UPDATE SET v = max(v, ?1)",
+    )?
+    .execute([until_ms])
+    .map(drop)
+}
+
+/// Up to when something was taken in that was forgotten before its time; `None` if nothing ever was.
 pub(super) fn forgot(conn: &Connection) -> rusqlite::Result<Option<i64>> {
     conn.prepare_cached("SELECT v FROM meta WHERE k = 'forgot'")?.query_row([], |row| row.get(0)).optional()
 }
@@ -100,8 +107,8 @@ mod tests {
     }
 
     fn add(conn: &Connection, key: u8, until_ms: i64) {
-        insert(conn, &Remember { key: DedupKey([key; 16]), known_by: Vec::new(), until_ms })
-            .expect("inserted");
+        let remember = Remember { key: DedupKey([key; 16]), known_by: Vec::new(), until_ms };
+        insert(conn, &remember, i64::from(key)).expect("inserted");
     }
 
     fn knows(conn: &Connection, key: u8, now_ms: i64) -> bool {
@@ -127,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_the_oldest_go_and_it_is_told_until_when_they_counted() {
+    fn beyond_the_bound_the_oldest_go_and_it_is_told_up_to_when() {
         let conn = table();
         let bound = u8::try_from(limits(5).remembered_rows()).expect("small");
         for key in 0..bound + 3 {
@@ -135,6 +142,6 @@ mod tests {
         }
         assert!(sweep(&conn, 0, 64, &limits(5)).expect("swept"));
         assert!(!knows(&conn, 2, 0) && knows(&conn, 3, 0));
-        assert_eq!(forgot(&conn).expect("read"), Some(1002));
+        assert_eq!(forgot(&conn).expect("read"), Some(2));
     }
 }

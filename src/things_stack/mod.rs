@@ -12,6 +12,8 @@ mod downlink_event;
 mod envelope;
 mod event_reader;
 mod frame;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod gateways;
 mod holds;
 mod kind;

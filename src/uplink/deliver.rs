@@ -14,7 +14,7 @@ use crate::config::TelemetryFormat;
 use crate::devices::ResolveError;
 use crate::iot_hub::{RetryReason, SendError, Trouble};
 use crate::model::{Clock, EndDevice, Lane, Outcome, ParkReason};
-use crate::spool::Seq;
+use crate::spool::{Seq, SpoolError};
 
 /// How often one delivery may ask anew where its device lives, before it waits like any other failure.
 const MAX_RESOLUTIONS: usize = 3;
@@ -54,6 +54,10 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
                 Ok(None) => {
                     error!(%device, seq = item.seq.0, "A stored message is no longer in the spool.");
                     return Verdict::Finished { answered: None };
+                }
+                // Trying again would not help, and would keep back all that follows.
+                Err(SpoolError::Damaged(detail)) => {
+                    return self.park(device, item, ParkReason::Damaged, detail, None).await;
                 }
                 Err(error) => {
                     warn!(%device, seq = item.seq.0, %error, "A stored message can't be read back; will try again.");

@@ -4,6 +4,8 @@
 
 mod deliver;
 mod delivery;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod limits;
 pub mod ports;
 mod pump;

@@ -219,11 +219,12 @@ impl Schedule {
         address: &HubAddress,
         now: Instant,
     ) {
+        let Some(line) = self.lanes.get_mut(&lane) else { return };
+        line.failures += 1;
+        let failures = line.failures;
         match refusal {
             Refusal::Device => {
-                let Some(line) = self.lanes.get_mut(&lane) else { return };
-                line.failures += 1;
-                let wait = backoff.wait(line.failures);
+                let wait = backoff.wait(failures);
                 self.timers.push(Reverse(Timer(now + wait, lane)));
             }
             Refusal::Hub | Refusal::HubAndNew => {

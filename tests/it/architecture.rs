@@ -38,7 +38,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
 ];
 
 /// These join the rooms, so they see all of them.
-const JOINERS: [&str; 4] = ["app", "cli", "lib", "main"];
+const JOINERS: [&str; 5] = ["app", "cli", "fuzzing", "lib", "main"];
 
 /// Only these speak AMQP.
 const AMQP_ROOMS: [&str; 2] = ["iot_hub", "emulator"];

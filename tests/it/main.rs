@@ -16,6 +16,7 @@ mod crash_downlinks;
 #[cfg(feature = "emulator")]
 mod demo;
 mod devices;
+mod disk;
 mod downlink;
 mod dps;
 #[cfg(feature = "emulator")]

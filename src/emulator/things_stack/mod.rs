@@ -7,6 +7,8 @@ mod control;
 mod device;
 mod downlink;
 mod fault;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(super) mod fuzzing;
 mod keys;
 mod name;
 mod network_server;

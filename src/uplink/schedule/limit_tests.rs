@@ -55,6 +55,8 @@ struct Line {
     under_way: VecDeque<(Instant, Ticket, Item)>,
     states: Vec<HubState>,
     sent: usize,
+    /// The first devices, so many, are throttled by themselves.
+    ill: usize,
 }
 
 impl Line {
@@ -67,7 +69,7 @@ impl Line {
             schedule.push(Lane::live(device(seq % devices)), pending, || Some(hub("hub")));
         }
         let (now, hub) = (Instant::now(), Hub::new(limit));
-        Self { schedule, now, hub, under_way: VecDeque::new(), states: Vec::new(), sent: 0 }
+        Self { schedule, now, hub, under_way: VecDeque::new(), states: Vec::new(), sent: 0, ill: 0 }
     }
 
     /// Lets time pass; gives how many messages were accepted meanwhile.
@@ -79,7 +81,12 @@ impl Line {
             self.hub.tokens = (self.hub.tokens + self.hub.limit / 1000.0).min(self.hub.limit);
             while self.under_way.front().is_some_and(|(at, ..)| *at <= self.now) {
                 let Some((_, ticket, item)) = self.under_way.pop_front() else { break };
-                let verdict = self.hub.verdict("hub", &ticket.lane.device, item.seq.0);
+                let verdict = if (0..self.ill).any(|number| ticket.lane.device == device(number)) {
+                    self.hub.refused += 1;
+                    Verdict::Throttled(hub("hub"))
+                } else {
+                    self.hub.verdict("hub", &ticket.lane.device, item.seq.0)
+                };
                 let accepted = matches!(verdict, Verdict::Finished { .. });
                 self.sent += usize::from(accepted);
                 let item = (!accepted).then_some(item);
@@ -192,6 +199,28 @@ fn one_throttled_device_is_its_own_trouble() {
 }
 
 #[test]
+fn some_throttled_devices_do_not_slow_the_others() {
+    let mut line = Line::new(None, 1_000_000.0, 100, 60);
+    line.ill = 5;
+    line.run(Duration::from_secs(10));
+    assert_eq!(line.sent, 95 * 60);
+    let limits: Vec<_> = line.schedule.hub_limits().map(|(_, limits)| limits).collect();
+    assert_eq!((limits[0].pace, &line.states[..]), (None, &[][..]));
+    assert!(line.hub.refused <= 5 * 8, "{}", line.hub.refused);
+}
+
+#[test]
+fn a_hub_that_refuses_all_is_asked_by_one_at_a_time_and_open_at_once_afterwards() {
+    let mut line = Line::new(None, 0.0, 200, 5);
+    line.run(Duration::from_secs(60));
+    assert_eq!(line.states, [HubState::Throttled(hub("hub"))]);
+    assert!(line.hub.refused <= 200 + 25, "{}", line.hub.refused);
+    line.hub.limit = 1_000_000.0;
+    line.run(Duration::from_secs(10));
+    assert_eq!((line.sent, line.schedule.lanes()), (1_000, 0));
+}
+
+#[test]
 fn a_device_alone_at_its_hub_tells_of_a_used_up_day_too() {
     let mut line = Line::new(None, 1_000.0, 1, 20);
     line.hub.left = Some(5);
@@ -238,7 +267,8 @@ fn a_throttled_hub_leaves_another_alone() {
     let limits: HashMap<_, _> =
         schedule.hub_limits().map(|(hub, limits)| (hub.host.to_string(), limits)).collect();
     assert_eq!((limits["free"].pace, limits["free"].throttled), (None, 0));
-    assert!(limits["slow"].pace.is_some());
+    // Those that were under way; then all are held for a moment.
+    assert_eq!(limits["slow"].throttled, 50);
 }
 
 #[test]
