@@ -10,6 +10,7 @@ mod model;
 mod moved;
 mod operator;
 mod order;
+mod remembered;
 mod space;
 mod start;
 mod state;
