@@ -55,7 +55,10 @@ async fn a_clean_start_looks_at_no_rows_and_an_unclean_one_for_two_seconds_at_mo
             spool.close().await;
         }
     }
-    println!("{rows} waiting messages: first append {:?} after a clean end, {:?} after a crash", took[0], took[1]);
+    println!(
+        "{rows} waiting messages: first append {:?} after a clean end, {:?} after a crash",
+        took[0], took[1]
+    );
     // The look and a busy machine.
     assert!(took[1] < Duration::from_secs(30), "{took:?}");
 }
