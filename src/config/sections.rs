@@ -52,7 +52,7 @@ pub struct Webhook {
     pub max_wait: Duration,
     /// Longest time a client may take to send its request.
     pub read_timeout: Duration,
-    /// Connections served at once; further ones wait in the kernel's queue.
+    /// Connections served at once; a further one takes the place of the oldest without a successful request, or waits.
     pub max_connections: usize,
 }
 

@@ -20,6 +20,9 @@ use crate::config::TelemetryFormat;
 use crate::model::{Backoff, Clock, EndDevice};
 use crate::spool::{Claim, Pending};
 
+/// After a stop, deliveries are begun in this part of the grace period only. The rest is for their answers: what a hub
+/// has taken without our knowing is sent again.
+const BEGIN_SHARE: u32 = 2;
 /// Between two looks at the hubs' limits, for metrics.
 const TELL_EACH: Duration = Duration::from_secs(1);
 
@@ -70,7 +73,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
         }
     }
 
-    /// Runs until the claim ends or `stop` fires. After `stop`, what can be sent at once still is, for at most
+    /// Runs until the claim ends or `stop` fires. After `stop`, what can be sent at once still is, for at most half of
     /// `grace`; what waits stays in the spool. Deliveries under way are then waited for until `grace` ends.
     ///
     /// Waits on: records from the claim, deliveries that end, hubs that come back, the next due time, `stop`.
@@ -99,7 +102,8 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
                 () = sleep_until(self.schedule.next_due()) => self.wake(),
             }
         }
-        if tokio::time::timeout(grace, self.drain()).await.is_err() {
+        let begin_until = Instant::now() + grace / BEGIN_SHARE;
+        if tokio::time::timeout(grace, self.drain(begin_until)).await.is_err() {
             let left = self.schedule.in_flight();
             warn!(
                 in_flight = left,
@@ -108,11 +112,13 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
         }
     }
 
-    async fn drain(&mut self) {
+    async fn drain(&mut self, begin_until: Instant) {
         self.start();
         while let Some(ended) = self.deliveries.join_next().await {
             self.ended(ended);
-            self.start();
+            if Instant::now() < begin_until {
+                self.start();
+            }
         }
     }
 

@@ -126,13 +126,13 @@ impl Schedule {
             if window.probe_at().is_none_or(|at| at > now) {
                 continue;
             }
+            // One whose hub is not known asks where it is when its turn comes: sent away to ask, it would come back here.
             moved.extend(window.take_out(|device| {
-                let now_at = hub(device);
-                (Place::new(device, now_at.clone()) != *place).then_some(now_at)
+                hub(device).filter(|address| !matches!(place, Place::Hub(here) if here == address))
             }));
         }
         for (device, hub) in moved {
-            self.enqueue(device, hub);
+            self.enqueue(device, Some(hub));
         }
     }
 

@@ -29,6 +29,8 @@ mod end_to_end;
 mod fault_matrix;
 #[cfg(feature = "emulator")]
 mod fleet;
+#[cfg(feature = "emulator")]
+mod floods;
 mod iot_hub;
 #[cfg(feature = "emulator")]
 mod limits;

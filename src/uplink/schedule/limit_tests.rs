@@ -290,3 +290,32 @@ fn who_did_not_know_its_hub_waits_for_its_turn_there_before_anything_is_sent() {
     assert_eq!(schedule.start(now, here).len(), 10);
     assert_eq!(schedule.start(now + MS * 1001, here).len(), 10);
 }
+
+#[test]
+fn devices_whose_hub_is_never_known_beforehand_probe_a_hub_that_is_down() {
+    let mut schedule = Schedule::new(BACKOFF, 100, None);
+    let mut now = Instant::now();
+    for number in 0..5 {
+        let seq = Seq(number as i64);
+        let pending = Pending { seq, lane: "".into(), received_ms: 0, body: None, waiter: None };
+        schedule.push(device(number), pending, || None);
+    }
+    let (mut asked, mut sent) = (0, 0);
+    for _ in 0..20_000 {
+        now += MS;
+        schedule.wake(now, |_| None);
+        for start in schedule.start(now, |_| None) {
+            let (ticket, item) = start.into_parts();
+            let verdict = if ticket.place == Place::Hub(hub("hub")) {
+                sent += 1;
+                Verdict::RetryHub(hub("hub"))
+            } else {
+                asked += 1;
+                Verdict::Resolved(hub("hub"))
+            };
+            schedule.finished(ticket, Some(item), verdict, now, || None);
+        }
+    }
+    assert_eq!(asked, 5, "each asks once");
+    assert!((8..=20).contains(&sent), "{sent} probes in 20 s");
+}
