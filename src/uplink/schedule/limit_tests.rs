@@ -298,7 +298,7 @@ fn devices_whose_hub_is_never_known_beforehand_probe_a_hub_that_is_down() {
     for number in 0..5 {
         let seq = Seq(number as i64);
         let pending = Pending { seq, lane: "".into(), received_ms: 0, body: None, waiter: None };
-        schedule.push(device(number), pending, || None);
+        schedule.push(Lane::live(device(number)), pending, || None);
     }
     let (mut asked, mut sent) = (0, 0);
     for _ in 0..20_000 {
