@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::AppError;
+use super::parts::{Missing, Part};
 use super::way_back::{Desk, Ledger, Network, Outbox, Residents, Roster, State, WayBack};
 use crate::config::{CompleteOn, Config};
 use crate::devices::Directory;
@@ -74,8 +73,8 @@ type Dispatch = Dispatcher<
 
 /// The tasks of the way back.
 pub(super) struct WayBackTasks {
-    pub(super) dispatcher: (CancellationToken, JoinHandle<()>),
-    pub(super) beside: (CancellationToken, JoinHandle<()>),
+    pub(super) dispatcher: Part,
+    pub(super) beside: Part,
 }
 
 impl WayBackParts {
@@ -132,7 +131,7 @@ impl WayBackParts {
         };
         let dispatcher = Dispatcher::new(roster.clone(), cloud_messages, commands);
         let twin = &config.twin;
-        let twins = twin.reported.then(|| TwinReports::new(hubs, twin.min_interval, twin.max_rate));
+        let twins = twin.reported.then(|| TwinReports::new(hubs, twin.min_interval, config.report_rate()));
         let neighbours = (spool, directory);
         Ok(Self { ledger, roster, network, keys, rules, twins, desired, dispatcher, events, neighbours })
     }
@@ -165,9 +164,9 @@ impl WayBackParts {
 
     /// Keeps the links of all known devices open and takes what comes over them. When the dispatcher is stopped, calls
     /// to The Things Stack under way may end within `patience`, be they for messages, methods or properties.
-    pub(super) fn run(self, patience: Duration) -> WayBackTasks {
+    pub(super) fn run(self, parts: &Missing, patience: Duration) -> WayBackTasks {
         let Self { ledger, roster, network, twins, desired, dispatcher, events, .. } = self;
-        let dispatcher = super::spawn(|stop| async move {
+        let dispatcher = parts.spawn("dispatcher", |stop| async move {
             let properties = async {
                 stop.cancelled().await;
                 if timeout(patience, desired.stop()).await.is_err() {
@@ -178,7 +177,7 @@ impl WayBackParts {
             };
             tokio::join!(dispatcher.run(events, stop.clone(), patience), properties);
         });
-        let beside = super::spawn(|stop| async move {
+        let beside = parts.spawn("ledger", |stop| async move {
             let reports = async {
                 if let Some(twins) = twins {
                     twins.run(stop.clone()).await;

@@ -1,4 +1,4 @@
-//! Why the connector can't start, said as what to change.
+//! Why the connector can't start or go on, said as what to change.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use crate::net::tls::TlsError;
 use crate::spool::SpoolError;
 use crate::things_stack::InvalidAddress;
 
-/// The connector did not start; nothing is left running.
+/// The connector did not start, or had to end; nothing is left running.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// A listener's address can't be had.
@@ -49,6 +49,11 @@ pub enum AppError {
     /// A method or property of `downlink`.
     #[error("{0}")]
     Rule(#[from] InvalidRule),
+    /// A task of the connector ended while it ran: a defect.
+    #[error(
+        "the {0} ended unexpectedly, which is a defect; its error is in the log, stored messages are safe\n  hint: start the connector again"
+    )]
+    PartEnded(&'static str),
     /// `things_stack.base_url` or one of `allowed_hosts`.
     #[error("things_stack: {0}")]
     ThingsStack(#[from] InvalidAddress),
@@ -61,6 +66,12 @@ impl AppError {
             Self::Listen { .. } | Self::Spool(SpoolError::InUse(_)) => true,
             Self::Spool(_) | Self::State(_) | Self::Routes(_) | Self::HubId(_) | Self::Tls(_) => false,
             Self::Proxy(_) | Self::Http(_) | Self::Rule(_) | Self::ThingsStack(_) => false,
+            Self::PartEnded(_) => false,
         }
+    }
+
+    /// Whether it did start, and ended for a defect of its own.
+    pub fn is_defect(&self) -> bool {
+        matches!(self, Self::PartEnded(_))
     }
 }

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use super::first_contact::Answered;
+use super::parts::Missing;
 use super::way_back::Ledger;
 use crate::admin::{Health, NotReady};
-use crate::azure::{HubDevice, Telemetry};
+use crate::azure::{HubAddress, HubDevice, Telemetry};
 use crate::devices::{Directory, Store, StoreError};
 use crate::iot_hub::{IotHub, SendError};
 use crate::metrics::{Metrics, Snapshot};
 use crate::model::{Clock, Outcome, ParkReason};
 use crate::spool::{Appended, DedupKey, NewRecord, Seq, Spool, SpoolError, State, StateStore};
+use crate::uplink::HubLimits;
 use crate::uplink::ports::{Hubs, Observer, Records};
 use crate::webhook::{self, Intake, NewMessage, Stored};
 
@@ -55,6 +58,10 @@ impl Observer for Metrics {
     fn skipped(&self) {
         self.ignored("no_telemetry");
     }
+
+    fn limited(&self, hub: &HubAddress, limits: HubLimits) {
+        self.hub_limits(&hub.host, limits.pace, limits.quota_used_up, limits.throttled);
+    }
 }
 
 impl Intake for Spool {
@@ -77,6 +84,7 @@ impl Intake for Spool {
                 SpoolError::Full(_) => webhook::StoreError::Full,
                 SpoolError::ParkedFull(application) => webhook::StoreError::ParkedFull { application },
                 SpoolError::Io(_)
+                | SpoolError::Damaged(_)
                 | SpoolError::Closed
                 | SpoolError::InUse(_)
                 | SpoolError::Incompatible(_) => webhook::StoreError::Unavailable,
@@ -124,6 +132,7 @@ fn store_error(error: SpoolError) -> StoreError {
 #[derive(Clone)]
 pub(super) struct Vitals {
     pub(super) answered: Answered,
+    pub(super) missing: Missing,
     pub(super) spool: Spool,
     pub(super) hubs: IotHub,
     pub(super) directory: Directory,
@@ -133,10 +142,17 @@ pub(super) struct Vitals {
 
 impl Health for Vitals {
     fn not_ready(&self) -> Vec<NotReady> {
-        let mut reasons = Vec::new();
-        if !self.spool.stats().healthy {
-            let reason = "the spool can't write, so no message is accepted; look for disk errors in the log"
-                .to_owned();
+        let missing = self.missing.names().into_iter();
+        let mut reasons: Vec<_> = missing
+            .map(|part| {
+                let reason =
+                    "it ended unexpectedly, a defect; the connector stops, so that it is started anew"
+                        .to_owned();
+                NotReady { part, reason }
+            })
+            .collect();
+        if let Some(why) = self.spool.trouble() {
+            let reason = format!("the spool can't work, so no message is accepted: {why}");
             reasons.push(NotReady { part: "spool", reason });
         }
         if !self.answered.load(Ordering::Relaxed) && !self.hubs.status().reached {
@@ -159,12 +175,17 @@ impl Vitals {
             oldest_age: spool.oldest_received_ms.map(|received_ms| Duration::from_millis(age(received_ms))),
             parked_messages: spool.parked,
             parked_bytes: spool.parked_bytes,
+            spool_writable: spool.healthy,
+            damaged_files: spool.damaged_files,
             devices_known: self.directory.len() as u64,
             devices_connected: hubs.devices as u64,
             hub_connections: hubs.connections as u64,
+            devices_contended: hubs.contended as u64,
+            device_takeovers: hubs.takeovers,
             devices_kept_open: hubs.kept as u64,
             downlinks_open: self.ledger.open() as u64,
             downlinks_forged: self.ledger.forged(),
+            tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks() as u64),
         }
     }
 }

@@ -4,6 +4,7 @@ mod downlinks;
 mod error;
 mod first_contact;
 mod joints;
+mod parts;
 mod way_back;
 
 use std::net::SocketAddr;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -20,9 +20,10 @@ use downlinks::{Neighbours, WayBackParts, WayBackTasks, c2d_credit};
 pub use error::AppError;
 use first_contact::{Answered, FirstContact};
 use joints::{DeviceStore, Vitals};
+use parts::{Missing, Part};
 
 use crate::config::{Config, Transport};
-use crate::devices::{Directory, HubIdRule, Options as DirectoryOptions, Routes};
+use crate::devices::{Directory, HubIdRule, Options as DirectoryOptions, Routes, relocate};
 use crate::iot_hub::{IotHub, IotHubOptions};
 use crate::metrics::Metrics;
 use crate::model::{Backoff, Clock};
@@ -46,28 +47,33 @@ pub struct Connector {
     spool: Spool,
     hubs: IotHub,
     tasks: Tasks,
+    missing: Missing,
     grace: Duration,
 }
 
-/// What runs, in the order in which it stops, each with its own token.
+/// What runs, in the order in which it stops.
 struct Tasks {
-    webhook: (CancellationToken, JoinHandle<()>),
-    control: (CancellationToken, JoinHandle<()>),
-    first_contact: (CancellationToken, JoinHandle<()>),
+    webhook: Part,
+    control: Part,
+    first_contact: Part,
+    relocation: Part,
     way_back: WayBackTasks,
-    pump: (CancellationToken, JoinHandle<()>),
-    admin: (CancellationToken, JoinHandle<()>),
+    pump: Part,
+    admin: Part,
 }
 
 /// Runs the connector until `stop`, then drains it within `shutdown.grace`.
 ///
 /// # Errors
-/// It could not start.
+/// It could not start, or one of its parts ended while it ran: then it was drained, too, and should be started anew.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
     let connector = Connector::start(config).await?;
-    stop.cancelled().await;
+    let missed = tokio::select! {
+        () = stop.cancelled() => None,
+        part = connector.missed() => Some(part),
+    };
     connector.stop().await;
-    Ok(())
+    missed.map_or(Ok(()), |part| Err(AppError::PartEnded(part)))
 }
 
 impl Connector {
@@ -76,7 +82,14 @@ impl Connector {
     /// # Errors
     /// Says which key, file or port; nothing is left running.
     pub async fn start(config: Config) -> Result<Self, AppError> {
-        let clock = Clock::system();
+        Self::start_at(config, Clock::system()).await
+    }
+
+    /// As [`Connector::start`], by another clock.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_at(config: Config, clock: Clock) -> Result<Self, AppError> {
         let routes = Routes::new(&config.azure).map_err(AppError::Routes)?;
         let rule = HubIdRule::parse(&config.devices.hub_id)?;
         let tls = client_config(config.azure.ca_file.as_deref())?;
@@ -115,9 +128,10 @@ impl Connector {
             },
         )
         .await?;
-        let answered = Answered::default();
+        let (answered, missing) = (Answered::default(), Missing::default());
         let vitals = Vitals {
             answered: answered.clone(),
+            missing: missing.clone(),
             spool: spool.clone(),
             hubs: hubs.clone(),
             directory: directory.clone(),
@@ -137,23 +151,37 @@ impl Connector {
             PumpOptions {
                 backoff: Backoff { initial: config.uplink.retry_initial, max: config.uplink.retry_max },
                 max_in_flight: config.uplink.max_in_flight,
+                rate: config.send_rate().map(f64::from),
                 format: config.telemetry.format,
                 clock,
             },
         );
         let grace = config.shutdown.grace;
         let desk = way_back.desk();
+        let relocation = {
+            let (hubs, roster, after) =
+                (hubs.clone(), way_back.residents().roster, config.azure.relocate_after);
+            let gone = move || hubs.absent(after);
+            move |stop| {
+                relocate(directory, gone, move |device, hub_device| roster.meet(device, hub_device), stop)
+            }
+        };
+        let parts = &missing;
         let tasks = Tasks {
-            way_back: way_back.run(grace.saturating_sub(CLOSING) / 2),
-            pump: spawn(|stop| pump.run(claim, stop, grace.saturating_sub(CLOSING))),
-            first_contact: spawn(|stop| first_contact.run(answered, stop)),
-            control: spawn(|stop| serve_control(spool.clone(), stop)),
-            admin: spawn(|stop| admin::serve(admin_listener, Arc::new(vitals), metrics.clone(), stop)),
-            webhook: spawn(|stop| webhook::serve(webhook_listener, desk, config.webhook, metrics, stop)),
+            relocation: parts.spawn("relocation", relocation),
+            way_back: way_back.run(parts, grace.saturating_sub(CLOSING) / 2),
+            pump: parts.spawn("pump", |stop| pump.run(claim, stop, grace.saturating_sub(CLOSING))),
+            first_contact: parts.spawn_finite("first contact", |stop| first_contact.run(answered, stop)),
+            control: parts.spawn_finite("control socket", |stop| serve_control(spool.clone(), stop)),
+            admin: parts
+                .spawn("admin", |stop| admin::serve(admin_listener, Arc::new(vitals), metrics.clone(), stop)),
+            webhook: parts.spawn("webhook", |stop| {
+                webhook::serve(webhook_listener, desk, config.webhook, metrics, stop)
+            }),
         };
         let stats = spool.stats();
         info!(webhook = %webhook_at, admin = %admin_at, pending = stats.pending, parked = stats.parked, "The connector is up.");
-        Ok(Self { webhook: webhook_at, admin: admin_at, spool, hubs, tasks, grace })
+        Ok(Self { webhook: webhook_at, admin: admin_at, spool, hubs, tasks, missing, grace })
     }
 
     /// Where the webhook listens.
@@ -171,6 +199,11 @@ impl Connector {
         self.admin
     }
 
+    /// Waits until a part has ended that nobody told to, which is a defect, and gives its name. `/ready` tells it, too.
+    pub async fn missed(&self) -> &'static str {
+        self.missing.first().await
+    }
+
     /// Stops taking messages, sends what can be sent at once, closes links, syncs the spool: within the grace period.
     /// What was not sent stays in the spool.
     pub async fn stop(self) {
@@ -180,24 +213,22 @@ impl Connector {
         // was told nothing yet, and posts again.
         let uploads = began + self.grace / WEBHOOK_SHARE;
         let sends = began + self.grace.saturating_sub(CLOSING) + Duration::from_millis(500);
-        let Tasks { webhook, control, first_contact, way_back, pump, admin } = self.tasks;
-        end("webhook", webhook, uploads).await;
-        end("first contact", first_contact, deadline).await;
+        let Tasks { webhook, control, first_contact, relocation, way_back, pump, admin } = self.tasks;
+        webhook.end(uploads).await;
+        first_contact.end(deadline).await;
+        relocation.end(deadline).await;
         // Both at once: a Things Stack that does not answer must not use up the time of what is on its way to the hubs.
-        tokio::join!(
-            end("dispatcher", way_back.dispatcher, sends.min(deadline)),
-            end("pump", pump, sends.min(deadline)),
-        );
+        tokio::join!(way_back.dispatcher.end(sends.min(deadline)), pump.end(sends.min(deadline)),);
         if timeout_at(deadline, self.hubs.close()).await.is_err() {
             warn!("Hub connections did not close in time; dropped.");
         }
-        end("ledger", way_back.beside, deadline).await;
-        end("control socket", control, deadline).await;
+        way_back.beside.end(deadline).await;
+        control.end(deadline).await;
         // The database is safe without it; closing only tidies up, so it may pass the deadline a little.
         if timeout(CLOSING, self.spool.close()).await.is_err() {
             warn!("The spool did not close in time; its next start recovers.");
         }
-        end("admin", admin, deadline).await;
+        admin.end(deadline).await;
         info!("The connector has stopped.");
     }
 }
@@ -226,7 +257,8 @@ fn hub_options(
         max_devices_per_connection: azure.max_devices_per_connection,
         idle_timeout: config.devices.idle_timeout,
         c2d_credit: c2d_credit(config.downlink.complete_on),
-        attach_rate: azure.attach_rate,
+        attach_rate: config.attach_rate(),
+        connect_rate: config.connect_rate(),
         clock,
         ..IotHubOptions::new(tls)
     })
@@ -245,23 +277,4 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, A
 
 fn local(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
-}
-
-fn spawn<F: Future<Output = ()> + Send + 'static>(
-    task: impl FnOnce(CancellationToken) -> F,
-) -> (CancellationToken, JoinHandle<()>) {
-    let stop = CancellationToken::new();
-    (stop.clone(), tokio::spawn(task(stop)))
-}
-
-async fn end(name: &'static str, (stop, mut task): (CancellationToken, JoinHandle<()>), deadline: Instant) {
-    stop.cancel();
-    match timeout_at(deadline, &mut task).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(part = name, %error, "A part ended abnormally."),
-        Err(_) => {
-            task.abort();
-            warn!(part = name, "A part did not end within the grace period; dropped.");
-        }
-    }
 }

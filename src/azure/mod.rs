@@ -11,12 +11,14 @@ mod hub_device;
 pub mod hub_id;
 pub mod sas;
 mod telemetry;
+mod tier;
 
 pub use cloud::{CloudMessage, Desired, DesiredScope, MethodReply, MethodRequest, Settlement};
 pub use connection_string::{ConnectionString, ConnectionStringError, Identity};
 pub use derived_key::derive_device_key;
 pub use hub_device::{Credential, HubAddress, HubDevice, SigningKey};
 pub use telemetry::{MAX_TELEMETRY_BYTES, Telemetry};
+pub use tier::{Allowance, Tier};
 
 /// HMAC-SHA256, the one primitive behind SAS signatures and derived keys.
 fn hmac_sha256(key: &SigningKey, message: &[&[u8]]) -> [u8; 32] {

@@ -61,7 +61,10 @@ pub enum Command {
     /// With an emulated Things Stack, to test downlinks. Writes DIR/ready.json once it listens, with host names,
     /// connection strings and keys.
     Emulate(EmulateArgs),
-    /// Post payload files to a webhook, as The Things Stack would
+    /// Post payload files, or parked messages, to a webhook, as The Things Stack would
+    ///
+    /// Parked messages stay parked: this is for another connector, or to look at them elsewhere. To have this one send them
+    /// again, `spool requeue`.
     Replay(ReplayArgs),
     /// List, show, requeue or discard messages that were set aside
     ///
@@ -105,11 +108,25 @@ pub struct DemoArgs {
 /// A hub's tier, as `--tier` names it.
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TierArg {
-    /// Everything
+    /// Everything, without limits
     #[default]
     Standard,
-    /// Telemetry and registry only
+    /// Telemetry and registry only, without limits
     Basic,
+    /// Free: 8,000 messages a day
+    F1,
+    /// Basic with Azure's limits, the smallest
+    B1,
+    /// Basic, the middle one
+    B2,
+    /// Basic, the largest
+    B3,
+    /// Standard with Azure's limits, the smallest
+    S1,
+    /// Standard, the middle one
+    S2,
+    /// Standard, the largest
+    S3,
 }
 
 /// `emulate`
@@ -139,17 +156,35 @@ pub struct EmulateArgs {
     /// Tier of the hubs; Azure's basic one has no cloud-to-device messages, direct methods and twins
     #[arg(long, value_enum, value_name = "TIER", default_value_t)]
     pub tier: TierArg,
+    /// Units of each hub, for the limits of f1 to s3
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub units: u32,
+    /// A device loses its link after N throttled messages in a row [default: never]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cut_throttled: Option<u32>,
     /// Time that feedback on cloud-to-device messages waits for more, such as 500ms; IoT Hub's is 15s
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = feedback_delay)]
     pub feedback_delay: Duration,
 }
 
+/// What makes no sense with files to replay.
+const OF_PARKED: [&str; 4] = ["parked", "application", "reason", "config"];
+
 /// `replay`
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
     /// Payload files (.json, or one payload a line in .ndjson and .jsonl), or folders of them, in the order of names
-    #[arg(value_name = "PATH", required = true)]
+    #[arg(value_name = "PATH", required_unless_present = "parked", conflicts_with_all = OF_PARKED)]
     pub paths: Vec<PathBuf>,
+    /// Instead of files, the messages parked in the spool of the configuration
+    #[arg(long)]
+    pub parked: bool,
+    /// Which of them.
+    #[command(flatten)]
+    pub filter: SpoolFilterArgs,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
     /// The webhook, such as http://127.0.0.1:8080/webhook
     #[arg(long, value_name = "URL")]
     pub to: Url,

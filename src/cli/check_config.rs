@@ -3,6 +3,7 @@
 //! Connects to nothing.
 
 mod downlinks;
+mod tier;
 
 use std::fmt::Write as _;
 
@@ -28,6 +29,7 @@ pub fn summary(config: &Config, sources: &Sources) -> String {
     let spool = &config.spool;
     lines.put("spool", &format!("{}, at most {}", spool.directory.display(), format_size(spool.max_bytes)));
     lines.put("hubs by", transport(config));
+    tier::put(config, &mut lines);
     routes(config, &mut lines);
     downlinks::put(config, &mut lines);
     lines.put("ids there", &format!("devices.hub_id = \"{}\"", config.devices.hub_id));

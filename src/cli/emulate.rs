@@ -51,7 +51,16 @@ pub(super) async fn emulate(args: EmulateArgs, stop: CancellationToken) -> Resul
         tier: match args.tier {
             TierArg::Standard => Tier::Standard,
             TierArg::Basic => Tier::Basic,
+            TierArg::F1 => Tier::F1,
+            TierArg::B1 => Tier::B1,
+            TierArg::B2 => Tier::B2,
+            TierArg::B3 => Tier::B3,
+            TierArg::S1 => Tier::S1,
+            TierArg::S2 => Tier::S2,
+            TierArg::S3 => Tier::S3,
         },
+        units: args.units,
+        cut_throttled: args.cut_throttled,
         cloud: CloudSettings { feedback_delay: args.feedback_delay, ..CloudSettings::default() },
         ..Options::new(folder.path())
     };

@@ -16,6 +16,8 @@ pub enum Exit {
     Failure = 1,
     /// Something it needs is not there: a port is taken (`EX_UNAVAILABLE`).
     Unavailable = 69,
+    /// A part of the connector ended for a defect, while it ran (`EX_SOFTWARE`): start it again.
+    Software = 70,
     /// The configuration has problems (`EX_CONFIG`).
     Config = 78,
 }

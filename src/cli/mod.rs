@@ -117,9 +117,15 @@ async fn health(args: HealthArgs) -> Result<(), CliError> {
 
 /// `replay`: exit code 1 if any message was refused.
 async fn replay(args: args::ReplayArgs) -> Result<(), CliError> {
-    let args::ReplayArgs { paths, to, secret, secret_file, concurrency } = args;
+    let args::ReplayArgs { paths, parked, filter, config, to, secret, secret_file, concurrency } = args;
+    let source = if parked {
+        let spool = Config::load_spool_for_process(config.config.as_deref())?;
+        replay::Source::Parked { spool: Box::new(spool), filter: parked::filter(filter) }
+    } else {
+        replay::Source::Paths(paths)
+    };
     let args =
-        replay::ReplayArgs { paths, to: to.into(), secret, secret_file, concurrency: concurrency.into() };
+        replay::ReplayArgs { source, to: to.into(), secret, secret_file, concurrency: concurrency.into() };
     let summary = replay::replay(args).await.map_err(|error| CliError::failed(Exit::Failure, error))?;
     print(&format!("{summary}\n"));
     match summary.refused() {
@@ -133,7 +139,11 @@ fn stopper() -> Result<CancellationToken, CliError> {
 }
 
 fn app_error(error: AppError) -> CliError {
-    let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::Failure };
+    let exit = match (error.is_unavailable(), error.is_defect()) {
+        (true, _) => Exit::Unavailable,
+        (false, true) => Exit::Software,
+        (false, false) => Exit::Failure,
+    };
     CliError::failed(exit, error)
 }
 
@@ -148,4 +158,16 @@ fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, Cli
 /// Prints to standard output; a reader that went away, such as `head`, is no failure.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_ended_gives_an_exit_code_of_its_own() {
+        let error = app_error(AppError::PartEnded("pump"));
+        assert_eq!((error.exit(), error.exit() as u8), (Exit::Software, 70));
+        assert!(error.report().to_string().contains("the pump ended unexpectedly"), "{}", error.report());
+    }
 }

@@ -35,10 +35,10 @@ pub(super) async fn run(command: SpoolCommand) -> Result<(), CliError> {
 }
 
 fn spool_of(args: &super::args::ConfigArgs) -> Result<config::Spool, CliError> {
-    Ok(Config::load_for_process(args.config.as_deref())?.0.spool)
+    Ok(Config::load_spool_for_process(args.config.as_deref())?)
 }
 
-fn filter(args: SpoolFilterArgs) -> ParkedFilter {
+pub(super) fn filter(args: SpoolFilterArgs) -> ParkedFilter {
     ParkedFilter { group: args.application, reason: args.reason }
 }
 

@@ -1,6 +1,8 @@
-//! `replay`: posts payload files to a webhook, in order, and counts the answers. Knows nothing of what is in them.
+//! `replay`: posts payload files, or parked messages, to a webhook, in order, and counts the answers. Knows nothing of what
+//! is in them.
 
 mod client;
+mod parked;
 mod payloads;
 mod summary;
 
@@ -12,7 +14,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc;
 use url::Url;
 
+use crate::config;
 use crate::model::Secret;
+use crate::spool::{OperatorError, ParkedFilter};
 use client::Client;
 use payloads::Payload;
 pub use summary::{Refused, Summary};
@@ -22,12 +26,26 @@ const READ_AHEAD: usize = 16;
 /// The Things Stack itself has this many posts under way at most.
 const MAX_CONCURRENCY: usize = 2048;
 
+/// Where the payloads come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Files or folders. Of a folder, every `.json`, `.ndjson` and `.jsonl` below it, in the order of their names;
+    /// not `*.golden.json`, `*.expected.json`, and nothing in folders named `expected`.
+    Paths(Vec<PathBuf>),
+    /// The messages parked in a spool, as they were received, the oldest first. They stay parked.
+    Parked {
+        /// Whose spool; a running instance is asked for them.
+        spool: Box<config::Spool>,
+        /// Which ones.
+        filter: ParkedFilter,
+    },
+}
+
 /// What to post, and where to.
 #[derive(Clone, Debug)]
 pub struct ReplayArgs {
-    /// Files or folders. Of a folder, every `.json`, `.ndjson` and `.jsonl` below it, in the order of their names;
-    /// not `*.golden.json`, `*.expected.json`, and nothing in folders named `expected`.
-    pub paths: Vec<PathBuf>,
+    /// Where the payloads come from.
+    pub source: Source,
     /// The webhook, such as `http://127.0.0.1:8080/webhook`.
     pub to: String,
     /// One of the webhook's secrets.
@@ -55,6 +73,9 @@ pub enum ReplayError {
     /// Nothing was found.
     #[error("no payloads: the paths hold no .json, .ndjson or .jsonl file")]
     NoPayloads,
+    /// The parked messages can't be had.
+    #[error(transparent)]
+    Parked(#[from] OperatorError),
     /// One payload is longer than any webhook takes.
     #[error("{0} is longer than 16 MiB; no message of The Things Stack is")]
     TooLong(String),
@@ -102,29 +123,29 @@ pub async fn replay(args: ReplayArgs) -> Result<Summary, ReplayError> {
     }
     let url = parse_url(&args.to)?;
     let client = Client::new(url, secret(&args)?)?;
-    let files = payloads::list(&args.paths)?;
-
-    let began = Instant::now();
-    let progress = progress_bar(files.iter().map(|file| file.bytes).sum());
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
-    let reader = tokio::task::spawn_blocking(move || {
-        let mut unread = Ok(());
-        for file in files {
-            // A closed channel means that the posting has ended early, with an error of its own.
-            unread = file.read(|payload| sender.blocking_send(payload).is_ok());
-            if unread.is_err() || sender.is_closed() {
-                break;
-            }
+    let began = Instant::now();
+    let (progress, reader) = match args.source {
+        Source::Paths(paths) => {
+            let files = payloads::list(&paths)?;
+            let progress = progress_bar(files.iter().map(|file| file.bytes).sum());
+            (progress, tokio::task::spawn_blocking(move || payloads::read(files, &sender)))
         }
-        unread
-    });
+        Source::Parked { spool, filter } => {
+            let parked = parked::list(&spool, &filter).await?;
+            let progress = progress_bar(parked.bytes());
+            (progress, tokio::spawn(async move { parked.read(&sender).await }))
+        }
+    };
 
     let mut summary = Summary::default();
     let posted = post_all(&client, receiver, args.concurrency, &progress, &mut summary).await;
     progress.finish_and_clear();
     summary.took = began.elapsed();
+    // Ends soon in either case: nobody takes payloads any more.
+    let read = reader.await.expect("reading payloads does not panic");
     posted?;
-    reader.await.expect("reading payloads does not panic")?;
+    read?;
     Ok(summary)
 }
 

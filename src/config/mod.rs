@@ -9,6 +9,7 @@ mod forms_downlink;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;
 mod layers;
+mod pace;
 mod parse;
 mod problems;
 mod route;
@@ -73,15 +74,19 @@ impl Config {
     /// # Errors
     /// Every problem at once.
     pub fn load_for_process(file: Option<&Path>) -> Result<(Self, Sources), ConfigProblems> {
-        // Not `vars()`: that panics on a variable of anybody's that is not Unicode.
-        let env = || {
-            let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-            std::env::vars_os().map(move |(name, value)| (lossy(name), lossy(value)))
-        };
-        let named = std::env::var_os(FILE_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
-        let found = Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists());
-        let file = file.map(Path::to_owned).or(named).or(found);
-        load(file.as_deref(), env())
+        load(file_for_process(file).as_deref(), process_env())
+    }
+
+    /// The `[spool]` section alone, read as [`Config::load_for_process`] does. Problems of other sections don't matter:
+    /// who looks after parked messages may not be able to read every secret, or may be here because of a problem.
+    ///
+    /// # Errors
+    /// Every problem of the section at once, or that the file can't be read at all.
+    pub fn load_spool_for_process(file: Option<&Path>) -> Result<Spool, ConfigProblems> {
+        let (config, _, problems) = read(file_for_process(file).as_deref(), process_env());
+        let ours = |key: &str| key.is_empty() || key == "spool" || key.starts_with("spool.");
+        let problems = problems.into_iter().filter(|problem| ours(&problem.key)).collect();
+        ConfigProblems::new(problems).map_or(Ok(config.spool), Err)
     }
 
     /// Every key there is, in alphabetical order.
@@ -96,6 +101,15 @@ fn load(
     file: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<(Config, Sources), ConfigProblems> {
+    let (config, variables, problems) = read(file, env);
+    match ConfigProblems::new(problems) {
+        Some(problems) => Err(problems),
+        None => Ok((config, Sources { file: file.map(Path::to_owned), variables })),
+    }
+}
+
+/// The configuration as far as it can be understood, how many variables of ours there are, and every problem.
+fn read(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> (Config, usize, Vec<Problem>) {
     let mut problems = Vec::new();
     let layers = Layers::read(file, env, &mut problems);
     // Without the file's text, rules over several keys would only report what it says.
@@ -106,8 +120,17 @@ fn load(
         let broken = rules::broken(&config, &walk.given, &walk.problems);
         walk.problems.extend(broken);
     }
-    match ConfigProblems::new(walk.problems) {
-        Some(problems) => Err(problems),
-        None => Ok((config, Sources { file: file.map(Path::to_owned), variables: layers.variables })),
-    }
+    (config, layers.variables, walk.problems)
+}
+
+fn file_for_process(file: Option<&Path>) -> Option<PathBuf> {
+    let named = std::env::var_os(FILE_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
+    let found = Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists());
+    file.map(Path::to_owned).or(named).or(found)
+}
+
+fn process_env() -> impl Iterator<Item = (String, String)> {
+    // Not `vars()`: that panics on a variable of anybody's that is not Unicode.
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (lossy(name), lossy(value)))
 }

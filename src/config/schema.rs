@@ -11,7 +11,7 @@ use super::sections::{
 };
 use super::table::Table;
 use super::{forms, forms_downlink, parse, schema_downlink};
-use crate::azure::ConnectionString;
+use crate::azure::{ConnectionString, Tier};
 
 pub(super) const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -110,6 +110,8 @@ fn uplink(table: &mut Table<'_, '_>) -> Uplink {
 fn azure(table: &mut Table<'_, '_>) -> Azure {
     let default = Azure::default();
     let rate = parse::number(1, 10_000, "the largest hubs take 6000 a second for each unit");
+    let units = parse::number(1, 200, "Azure sells no more for one hub");
+    let relocate = parse::duration(seconds(1), days(1), "a hub's short absence is no reason to ask DPS");
     let transport = parse::choice(&[("amqp", Transport::Amqp), ("amqp_ws", Transport::AmqpWs)]);
     let token = parse::duration(
         minutes(1),
@@ -137,7 +139,10 @@ fn azure(table: &mut Table<'_, '_>) -> Azure {
             default.max_devices_per_connection,
             devices,
         ),
-        attach_rate: table.value("attach_rate", default.attach_rate, rate),
+        tier: table.optional("tier", parse::choice(&Tier::ALL)),
+        units: table.value("units", default.units, units),
+        attach_rate: table.optional("attach_rate", rate),
+        relocate_after: table.value("relocate_after", default.relocate_after, relocate),
         model_id: table.optional("model_id", forms::model_id),
         iot_hub: table.table("iot_hub", iot_hub),
         dps: table.table("dps", dps),

@@ -65,6 +65,6 @@ pub(super) fn twin(table: &mut Table<'_, '_>) -> Twin {
     Twin {
         reported: table.value("reported", default.reported, parse::boolean),
         min_interval: table.value("min_interval", default.min_interval, interval),
-        max_rate: table.value("max_rate", default.max_rate, rate),
+        max_rate: table.optional("max_rate", rate),
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sections_downlink::{Downlink, Twin};
+use crate::azure::Tier;
 use crate::model::Secret;
 
 /// The whole configuration after defaults, file and environment are joined and checked.
@@ -109,8 +110,15 @@ pub struct Azure {
     pub connect_timeout: Duration,
     /// Devices on one connection at most (IoT Hub: 995 over TCP, 500 over WebSocket).
     pub max_devices_per_connection: usize,
-    /// Devices per second that are attached at one hub at most, for their downlinks; three seconds' worth at once.
-    pub attach_rate: u32,
+    /// Tier of the hubs; learnt from their answers when unset.
+    pub tier: Option<Tier>,
+    /// Units of that tier that each hub has.
+    pub units: u32,
+    /// Devices per second that are attached at one hub at most, for their downlinks; three seconds' worth at once. What
+    /// the tier allows when unset, without one 100.
+    pub attach_rate: Option<u32>,
+    /// After a hub could not be reached for this long, DPS is asked where its devices live now.
+    pub relocate_after: Duration,
     /// DTDL model id for applications that name none.
     pub model_id: Option<String>,
     /// A hub by connection string, for every application that has no section of its own.
@@ -133,7 +141,10 @@ impl fmt::Debug for Azure {
             .field("keep_alive", &self.keep_alive)
             .field("connect_timeout", &self.connect_timeout)
             .field("max_devices_per_connection", &self.max_devices_per_connection)
+            .field("tier", &self.tier)
+            .field("units", &self.units)
             .field("attach_rate", &self.attach_rate)
+            .field("relocate_after", &self.relocate_after)
             .field("model_id", &self.model_id)
             .field("iot_hub", &self.iot_hub)
             .field("dps", &self.dps)
@@ -325,7 +336,10 @@ impl Default for Azure {
             keep_alive: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(20),
             max_devices_per_connection: 995,
-            attach_rate: 100,
+            tier: None,
+            units: 1,
+            attach_rate: None,
+            relocate_after: Duration::from_secs(5 * 60),
             model_id: None,
             iot_hub: IotHub::default(),
             dps: Dps::default(),

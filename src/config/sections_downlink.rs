@@ -82,8 +82,8 @@ pub struct Twin {
     pub reported: bool,
     /// Shortest time between two reports of one device.
     pub min_interval: Duration,
-    /// Reports per second at one hub at most.
-    pub max_rate: u32,
+    /// Reports per second at one hub at most. Half of what the tier allows when unset, without one 10.
+    pub max_rate: Option<u32>,
 }
 
 impl Default for Downlink {
@@ -102,7 +102,6 @@ impl Default for Downlink {
 
 impl Default for Twin {
     fn default() -> Self {
-        // 10 a second is a fifth of what the smallest hub takes.
-        Self { reported: true, min_interval: Duration::from_secs(5 * 60), max_rate: 10 }
+        Self { reported: true, min_interval: Duration::from_secs(5 * 60), max_rate: None }
     }
 }

@@ -19,7 +19,7 @@ use super::plan::Plan;
 use super::resolver::{Resolver, millis};
 use super::routes::{Routes, Target};
 use super::store::{Kept, NAMESPACE, Record, Store, StoreError};
-use crate::azure::HubDevice;
+use crate::azure::{HubAddress, HubDevice};
 use crate::config::Devices;
 use crate::model::{Clock, EndDevice, ParkReason};
 
@@ -131,9 +131,34 @@ impl Directory {
         let plan = Plan::new(&resolver.routes, &resolver.rule, device, dev_eui)?;
         let resolve = async || match resolver.cached(device, dev_eui)? {
             Some(known) => Ok(known),
-            None => resolver.resolve(device, &plan).await,
+            None => resolver.resolve(device, &plan, false).await,
         };
         self.0.flights.join(device, &plan.hub_id, resolve).await
+    }
+
+    /// Asks DPS where a known device lives now. If DPS does not tell, what is known stays.
+    ///
+    /// # Errors
+    /// What DPS said instead, or that nothing is known of the device.
+    pub async fn ask_anew(&self, device: &EndDevice) -> Result<Arc<HubDevice>, ResolveError> {
+        let resolver = &self.0.resolver;
+        let known = resolver.entries.with(device, |entry| match entry {
+            Entry::Known(known) => Some(known.dev_eui.map(|dev_eui| dev_eui.to_string())),
+            Entry::Refused { .. } | Entry::Lost { .. } => None,
+        });
+        let Some(dev_eui) = known.flatten() else {
+            let detail = "the device has no hub any more".to_owned();
+            return Err(ResolveError::Retry { detail, after: None });
+        };
+        let plan = Plan::new(&resolver.routes, &resolver.rule, device, dev_eui.as_deref())?;
+        self.0.flights.join(device, &plan.hub_id, async || resolver.resolve(device, &plan, true).await).await
+    }
+
+    /// The end devices that DPS assigned to this hub, as far as is known.
+    pub fn assigned_to(&self, hub: &HubAddress) -> Vec<(EndDevice, Arc<HubDevice>)> {
+        let mut devices = self.known();
+        devices.retain(|(_, hub_device)| hub_device.provisioned && hub_device.hub == *hub);
+        devices
     }
 
     /// The hub does not know this device, or refuses it. `seen` is what was used; if the directory knows better
@@ -144,7 +169,7 @@ impl Directory {
         let resolver = &self.0.resolver;
         resolver.entries.change(device, |entry| match entry {
             Entry::Known(known) if Arc::ptr_eq(&known.hub_device, seen) => {
-                Some(known.lost(reason, resolver.clock.now_ms(), resolver.negative_ttl_ms))
+                Some(known.lost(reason, resolver.clock.forward_ms(), resolver.negative_ttl_ms))
             }
             Entry::Known(_) | Entry::Refused { .. } | Entry::Lost { .. } => None,
         });
@@ -214,6 +239,6 @@ fn restore(resolver: &Resolver, records: Vec<Kept>) {
             resolver.claims.restore(&claim, &owner, record.renewed_ms);
         }
         let known = resolver.known(&owner, &plan, Arc::new(hub_device), since_ms, 0);
-        resolver.entries.put(&owner, Entry::Known(known), resolver.clock.now_ms());
+        resolver.entries.put(&owner, Entry::Known(known), resolver.clock.forward_ms());
     }
 }

@@ -15,6 +15,12 @@ const FRESH_MS: i64 = 10 * 60 * 1000;
 const SECOND_TRY_MS: i64 = 5000;
 /// Worthless registrations in a row after which the device is parked.
 const MAX_WORTHLESS: u8 = 2;
+/// The same for a device whose token the hub does not take: hubs do so for moments in their own trouble, and a message
+/// that was parked for it takes an operator. The waits add up to 31 s.
+const MAX_UNAUTHORIZED: u8 = 7;
+/// Wait before the second try of such a device; doubles up to [`LAST_UNAUTHORIZED_MS`].
+const FIRST_UNAUTHORIZED_MS: i64 = 1000;
+const LAST_UNAUTHORIZED_MS: i64 = 8000;
 /// How much longer a known assignment is used while DPS can't confirm it.
 const GRACE_MS: i64 = 10 * 60 * 1000;
 
@@ -74,7 +80,7 @@ impl Entry {
             Self::Refused { error, until_ms, .. } if now_ms < *until_ms => Err((**error).clone()),
             Self::Refused { .. } => Ok(None),
             Self::Lost { ask_ms, reason, .. } if now_ms < *ask_ms => Err(ResolveError::Retry {
-                detail: format!("its hub refused the device right after DPS assigned it ({reason})"),
+                detail: format!("its hub refuses the device for now ({reason})"),
                 after: u64::try_from(ask_ms - now_ms).ok().map(Duration::from_millis),
             }),
             Self::Lost { .. } => Ok(None),
@@ -118,7 +124,8 @@ impl Known {
 
     /// The hub refused the device. DPS is asked at once if it knew the device for long, after a wait if it
     /// assigned it only just; after the second worthless registration the device is parked with the hub's
-    /// reason for `negative_ms`, and so it is when there is no DPS to ask.
+    /// reason for `negative_ms`, and so it is when there is no DPS to ask. If it is only its token that the hub does not
+    /// take, that is tried for half a minute before.
     pub(super) fn lost(&self, reason: ParkReason, now_ms: i64, negative_ms: i64) -> Entry {
         let device = &self.hub_device;
         let refused = |detail, worthless| Entry::Refused {
@@ -127,10 +134,20 @@ impl Known {
             worthless,
         };
         let at = format!("hub {} refuses hub device {} ({reason})", device.hub, device.device_id);
+        let fresh = now_ms.saturating_sub(self.since_ms) < FRESH_MS;
+        if reason == ParkReason::Unauthorized && (fresh || !device.provisioned) {
+            let worthless = if fresh { self.worthless.saturating_add(1) } else { 1 };
+            if worthless >= MAX_UNAUTHORIZED {
+                return refused(format!("{at}, time and again; look at the device's keys"), worthless);
+            }
+            let wait_ms = (FIRST_UNAUTHORIZED_MS << (worthless - 1)).min(LAST_UNAUTHORIZED_MS);
+            let ask_ms = now_ms.saturating_add(wait_ms);
+            return Entry::Lost { ask_ms, worthless, reason, dev_eui: self.dev_eui };
+        }
         if !device.provisioned {
             return refused(format!("{at}; look at the device in that hub, and at devices.hub_id"), 0);
         }
-        if now_ms.saturating_sub(self.since_ms) >= FRESH_MS {
+        if !fresh {
             return Entry::Lost { ask_ms: now_ms, worthless: 0, reason, dev_eui: self.dev_eui };
         }
         let worthless = self.worthless.saturating_add(1);

@@ -45,31 +45,35 @@ impl Resolver {
         device: &EndDevice,
         dev_eui: Option<&str>,
     ) -> Result<Option<Arc<HubDevice>>, ResolveError> {
-        self.entries.with(device, |entry| entry.answer(self.clock.now_ms(), dev_eui)).unwrap_or(Ok(None))
+        self.entries.with(device, |entry| entry.answer(self.clock.forward_ms(), dev_eui)).unwrap_or(Ok(None))
     }
 
-    /// One resolution from the claim to the entry.
+    /// One resolution from the claim to the entry. `anew` asks DPS though its answer may be known, and leaves what is
+    /// known alone if there is no better.
     pub(super) async fn resolve(
         &self,
         device: &EndDevice,
         plan: &Plan<'_>,
+        anew: bool,
     ) -> Result<Arc<HubDevice>, ResolveError> {
         if self.entries.is_full_for(device) {
             return Err(retry(format!("the directory is full with {MAX_DEVICES} end devices")));
         }
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.forward_ms();
         let previous = self.entries.with(device, Clone::clone);
         let granted =
             self.claims.take(&plan.claim, device, now_ms).map_err(|owner| taken(&plan.hub_id, &owner))?;
         let known = match &plan.route.target {
             Target::Hub(hub) => {
                 let hub_device = Arc::new(self.configured(plan, hub));
-                self.known(device, plan, hub_device, now_ms, 0)
+                let worthless = previous.as_ref().map_or(0, Entry::worthless);
+                self.known(device, plan, hub_device, now_ms, worthless)
             }
             Target::Dps(scope) => match self.twin(&granted, previous.as_ref(), now_ms) {
-                Some(twin) => twin,
-                None => match self.register(device, plan, scope, previous.as_ref()).await {
+                Some(twin) if !anew => twin,
+                Some(_) | None => match self.register(device, plan, scope, previous.as_ref()).await {
                     Ok(known) => known,
+                    Err(error) if anew => return Err(error),
                     Err(error) => return self.not_registered(device, plan, previous, error),
                 },
             },
@@ -123,7 +127,7 @@ impl Resolver {
     ) -> Result<Known, ResolveError> {
         let registration = self.dps.register(scope, &plan.hub_id, plan.route.model_id.as_deref()).await?;
         let hub_device = self.assigned(plan, scope, &registration)?;
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.forward_ms();
         // DPS may give two registrations one device, or one that a connection string names too.
         let at_hub = ClaimKey::hub_device(&hub_device.hub, &hub_device.device_id);
         self.claims.take(&at_hub, device, now_ms).map_err(|owner| taken(&hub_device.device_id, &owner))?;
@@ -144,7 +148,7 @@ impl Resolver {
         previous: Option<Entry>,
         error: ResolveError,
     ) -> Result<Arc<HubDevice>, ResolveError> {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.forward_ms();
         match (&error, previous) {
             (ResolveError::Retry { .. }, Some(Entry::Known(known))) if known.dev_eui == plan.dev_eui => {
                 debug!(%device, %error, "DPS can't confirm the device's hub; the known one is used on.");
@@ -174,7 +178,7 @@ impl Resolver {
         owner: &EndDevice,
         known: &Known,
     ) -> Result<(), ResolveError> {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.forward_ms();
         let hub_device = &known.hub_device;
         let hub = if hub_device.hub.port == self.routes.amqp_port() {
             hub_device.hub.host.to_string()
@@ -200,7 +204,7 @@ impl Resolver {
     }
 
     fn remember(&self, device: &EndDevice, entry: Entry) {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.forward_ms();
         if self.entries.put(device, entry, now_ms) {
             self.claims.sweep(now_ms);
         }

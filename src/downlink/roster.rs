@@ -95,6 +95,7 @@ impl<D: Devices, N: Network, H: Hubs> Roster<D, N, H> {
         let wanted = self.0.wanted(device);
         if wanted.any() {
             let changes = self.0.change();
+            self.0.searches.met(device);
             self.0.adopt(&changes, device, hub_device, wanted);
         }
     }
@@ -119,7 +120,11 @@ impl<D: Devices, N: Network, H: Hubs> Roster<D, N, H> {
             return;
         }
         member.lost = true;
-        info!(%device, hub = %hub_device.hub, %reason, detail, "The hub refuses the device's links; asking anew where it lives.");
+        if self.0.searches.is_given_up(&device) {
+            debug!(%device, hub = %hub_device.hub, %reason, detail, "The hub still refuses the device's links.");
+        } else {
+            info!(%device, hub = %hub_device.hub, %reason, detail, "The hub refuses the device's links; asking anew where it lives.");
+        }
         self.0.devices.lost(&device, &member.hub_device, reason);
         drop(member);
         self.0.searches.begin(device);
@@ -212,7 +217,7 @@ impl<D: Devices, N: Network, H: Hubs> Inner<D, N, H> {
     /// A search found the device, unless an uplink came first.
     fn found(&self, device: &EndDevice, hub_device: &Arc<HubDevice>) {
         let changes = self.change();
-        if self.is_lost(device) {
+        if self.is_lost(device) || self.is_away(device) {
             self.adopt(&changes, device, hub_device, self.wanted(device));
         }
     }
@@ -225,12 +230,22 @@ impl<D: Devices, N: Network, H: Hubs> Inner<D, N, H> {
             return;
         }
         let old = member.remove();
-        warn!(
-            %device, hub = %old.hub_device.hub, %reason, detail,
-            "The device has no hub any more; it gets no downlinks until its next uplink finds one."
-        );
+        if self.searches.give_up(device) {
+            warn!(
+                %device, hub = %old.hub_device.hub, %reason, detail,
+                "The device has no hub any more; it gets no downlinks until its next uplink, or one of the tries each \
+                 ten to twenty minutes, finds one."
+            );
+        } else {
+            debug!(%device, hub = %old.hub_device.hub, %reason, detail, "The device still has no hub.");
+        }
         self.owners.remove(&HubKey::of(&old.hub_device));
         self.hubs.keep_open(&old.hub_device, Links::NONE);
+    }
+
+    /// Whether the device was given up, and nobody found it since.
+    fn is_away(&self, device: &EndDevice) -> bool {
+        self.searches.is_given_up(device) && !self.members.contains_key(device)
     }
 
     fn is_lost(&self, device: &EndDevice) -> bool {

@@ -255,6 +255,7 @@ impl Dps {
         let kept = |hub: &&Arc<Hub>| known.assigned_hub.as_deref() == Some(hub.host());
         if let Some(hub) = self.hubs.iter().find(kept)
             && hub.device(id).is_some()
+            && !hub.has_moved(id)
         {
             return Ok(hub.host().to_owned());
         }
@@ -264,7 +265,10 @@ impl Dps {
             (load.get(hub.host()).copied().unwrap_or(0) - usize::from(was), was)
         };
         let no_hub = || Failure { error_code: 400_207, message: "no hub is linked".to_owned() };
-        let hub = self.hubs.iter().min_by_key(load).ok_or_else(no_hub)?;
+        let stays = |hub: &&Arc<Hub>| !hub.has_moved(id);
+        let hub =
+            self.hubs.iter().filter(stays).min_by_key(load).or_else(|| self.hubs.iter().min_by_key(load));
+        let hub = hub.ok_or_else(no_hub)?;
         let key = derived_key(&self.group_key, id).ok_or_else(no_hub)?;
         let keys = (key, random_key());
         match hub.create_device(id, Some(keys.clone())) {

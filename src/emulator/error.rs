@@ -56,6 +56,11 @@ pub enum EmulatorError {
     /// Certificates could not be made or loaded.
     #[error("cannot make the TLS certificates: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// The CA was made by an earlier process, and its key is not kept.
+    #[error(
+        "the CA's key went with the process that made it; make a new CA, too, or start in a fresh folder (--dir)"
+    )]
+    ForgottenCa,
     /// The client for the webhook could not be made.
     #[error("cannot make the HTTP client for the webhook: {0}")]
     HttpClient(String),
@@ -73,6 +78,7 @@ impl EmulatorError {
             | Self::File { .. }
             | Self::Damaged { .. }
             | Self::Certificate(_)
+            | Self::ForgottenCa
             | Self::HttpClient(_)
             | Self::Tls(_) => false,
         }

@@ -32,6 +32,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// Its size as the quota counts it: the body, and names and values of its properties.
+    pub(super) fn size(&self) -> usize {
+        self.body.len() + self.properties.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+
     /// About how many bytes it takes in memory.
     pub(super) fn weight(&self) -> usize {
         let texts = [&self.device_id, &self.generation_id, &self.auth_method];

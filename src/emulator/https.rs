@@ -21,11 +21,11 @@ use tokio_util::task::TaskTracker;
 
 use super::dps::Dps;
 use super::dps_wire::{self, DpsSite};
+use super::https_limits;
 use super::hub::Hub;
 use super::queries_api;
 use super::registry;
 use super::reply::{HubRefusal, Reply};
-use super::tier::Tier;
 use super::twins_api;
 use super::websocket;
 use crate::model::Clock;
@@ -92,12 +92,15 @@ async fn answer(site: &Arc<Site>, own: Arc<Hub>, mut request: Request<Incoming>)
 
 /// A direct method may take minutes; whoever waits for it is dropped with its connection, or when the emulator stops.
 pub(super) async fn route(site: &Site, hub: &Hub, parts: &Parts, path: &[String], body: &[u8]) -> Reply {
+    if let Err(denied) = https_limits::allow(hub, parts, path, body).await {
+        return denied;
+    }
     if queries_api::owns(parts, path) {
         return queries_api::answer(hub, parts, path, body);
     }
     match path.first().map(String::as_str) {
         Some("devices") => return registry::answer(hub, parts, path, body),
-        Some("twins") if hub.tier() == Tier::Basic => {
+        Some("twins") if hub.tier().is_basic() => {
             let reason = "a hub of the basic tier has no device twins and no direct methods";
             return HubRefusal::new(StatusCode::FORBIDDEN, "OperationNotAvailableInCurrentTier", reason)
                 .into_reply();

@@ -12,11 +12,12 @@ use tokio::sync::{broadcast, watch};
 use super::cloud_messages::{CloudMessages, CloudSettings};
 use super::device::{Device, DeviceStatus, RegistryError};
 use super::event::Event;
+use super::faults::Faults;
 use super::methods::MethodDesk;
 use super::partition::Partition;
 use super::presence::{Cut, Presence};
 use super::sas::{Token, TokenError};
-use super::tier::Tier;
+use super::throttle_hub::Limits;
 use super::twin::Twin;
 use super::twin_table::TwinTable;
 use crate::model::Clock;
@@ -30,13 +31,14 @@ pub struct Hub {
     host: String,
     clock: Clock,
     created_ms: i64,
-    tier: Tier,
+    pub(super) limits: Limits,
     pub(super) twins: TwinTable,
     pub(super) methods: MethodDesk,
     policies: BTreeMap<&'static str, String>,
     state: Mutex<State>,
     presence: Mutex<Presence>,
     pub(super) cloud: CloudMessages,
+    pub(super) faults: Faults,
     changes: broadcast::Sender<HubChange>,
     arrived: watch::Sender<u64>,
     registry_version: watch::Sender<u64>,
@@ -79,7 +81,7 @@ impl Hub {
             twins: TwinTable::restore(devices.iter(), twins, clock.now_ms()),
             methods: MethodDesk::default(),
             clock,
-            tier: Tier::default(),
+            limits: Limits::default(),
             policies: POLICIES.into_iter().map(|name| (name, key(name))).collect(),
             state: Mutex::new(State {
                 devices: devices.into_iter().map(|device| (device.device_id.clone(), device)).collect(),
@@ -87,27 +89,17 @@ impl Hub {
             }),
             presence: Mutex::default(),
             cloud: CloudMessages::default(),
+            faults: Faults::default(),
             changes: broadcast::channel(1024).0,
             arrived: watch::channel(0).0,
             registry_version: watch::channel(0).0,
         }
     }
 
-    /// The same hub of another tier; standard unless said.
-    #[must_use]
-    pub fn with_tier(self, tier: Tier) -> Self {
-        Self { tier, ..self }
-    }
-
     /// The same hub, without messages, that treats them otherwise.
     #[must_use]
     pub fn with_cloud(self, settings: CloudSettings) -> Self {
         Self { cloud: CloudMessages::with(settings), ..self }
-    }
-
-    /// What it can do.
-    pub fn tier(&self) -> Tier {
-        self.tier
     }
 
     /// Its host name, without port.
@@ -316,6 +308,11 @@ impl Hub {
         self.presence().is_connected(device_id)
     }
 
+    /// Links that a device has attached since the start, those it has lost included.
+    pub fn links_attached(&self, device_id: &str) -> u64 {
+        self.presence().attached(device_id)
+    }
+
     /// Gives a device to a connection; see [`Presence::claim`].
     pub(super) fn claim_device(&self, device_id: &str, connection: u64) -> watch::Receiver<Option<Cut>> {
         self.presence().claim(device_id, connection)
@@ -329,6 +326,11 @@ impl Hub {
     /// Cuts a device off, wherever it is.
     pub(super) fn cut_device(&self, device_id: &str, why: Cut) {
         self.presence().cut(device_id, why);
+    }
+
+    /// Whether a connection holds a device.
+    pub(super) fn holds_device(&self, device_id: &str, connection: u64) -> bool {
+        self.presence().holds(device_id, connection)
     }
 
     /// The devices a connection holds.

@@ -1,4 +1,4 @@
-//! The emulator's own control of its hubs: sends a device a cloud-to-device message with nothing but curl.
+//! The emulator's own control of its hubs: a cloud-to-device message with nothing but curl, faults, tiers.
 //!
 //! `POST /emulator/hubs/{host}/devices/{id}/messages?Port=10`: the body is the message's, query parameters become its
 //! application properties, but `message-id` its name. Beside the emulated Things Stack, for people and tests on this
@@ -14,8 +14,10 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::cloud_messages::{CloudMessage, CloudRefusal};
+use super::faults_api;
 use super::hub::Hub;
 use super::reply::{self, HubRefusal, Reply};
+use super::tier_api;
 
 /// The query parameter that names the message.
 const MESSAGE_ID: &str = "message-id";
@@ -27,24 +29,34 @@ pub(super) fn owns(path: &[&str]) -> bool {
     path.starts_with(&["emulator", "hubs"])
 }
 
-/// Queues the message; 202 with its id and sequence number.
+/// Queues the message, answered 202 with its id and sequence number; or sees to faults and tiers.
 pub(super) fn answer(hubs: &[Arc<Hub>], parts: &Parts, path: &[&str], body: &Bytes) -> Reply {
     send(hubs, parts, path, body).unwrap_or_else(HubRefusal::into_reply)
 }
 
 fn send(hubs: &[Arc<Hub>], parts: &Parts, path: &[&str], body: &Bytes) -> Result<Reply, HubRefusal> {
-    let (["emulator", "hubs", host, "devices", device, "messages"], "POST") = (path, parts.method.as_str())
-    else {
-        return Err(HubRefusal::unknown("POST /emulator/hubs/{host}/devices/{id}/messages"));
-    };
-    let hub = hubs.iter().find(|hub| hub.host().eq_ignore_ascii_case(host)).ok_or_else(|| {
+    match (path, parts.method.as_str()) {
+        (["emulator", "hubs", host, "faults"], _) => {
+            faults_api::answer(named(hubs, host)?, &parts.method, body)
+        }
+        (["emulator", "hubs", host, "tier"], _) => tier_api::answer(named(hubs, host)?, &parts.method, body),
+        (["emulator", "hubs", host, "devices", device, "messages"], "POST") => {
+            let message = message(parts.uri.query().unwrap_or_default(), body)?;
+            let id = message.message_id.clone();
+            let number = named(hubs, host)?.send_cloud_message(device, message).map_err(refused)?;
+            Ok(reply::json(StatusCode::ACCEPTED, &json!({ "messageId": id, "sequenceNumber": number })))
+        }
+        _ => Err(HubRefusal::unknown(
+            "POST /emulator/hubs/{host}/devices/{id}/messages, /emulator/hubs/{host}/faults and .../tier",
+        )),
+    }
+}
+
+fn named<'h>(hubs: &'h [Arc<Hub>], host: &str) -> Result<&'h Arc<Hub>, HubRefusal> {
+    hubs.iter().find(|hub| hub.host().eq_ignore_ascii_case(host)).ok_or_else(|| {
         let known: Vec<_> = hubs.iter().map(|hub| hub.host()).collect();
         HubRefusal::unknown(&format!("no hub {host}, but {}", known.join(", ")))
-    })?;
-    let message = message(parts.uri.query().unwrap_or_default(), body)?;
-    let id = message.message_id.clone();
-    let number = hub.send_cloud_message(device, message).map_err(refused)?;
-    Ok(reply::json(StatusCode::ACCEPTED, &json!({ "messageId": id, "sequenceNumber": number })))
+    })
 }
 
 fn message(query: &str, body: &Bytes) -> Result<CloudMessage, HubRefusal> {

@@ -95,17 +95,25 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
     })
 }
 
-/// Accepts TLS connections of one listener until the emulator stops, and serves each in a task of its own.
-pub(super) async fn accept<F, Served>(listener: TcpListener, reception: Reception, serve: F)
-where
+/// Accepts TLS connections of one listener until the emulator stops, and serves each in a task of its own. Those that
+/// come while it is not `open` are closed at once.
+pub(super) async fn accept<F, Served>(
+    listener: TcpListener,
+    reception: Reception,
+    open: impl Fn() -> bool + Clone + Send + Sync + 'static,
+    serve: F,
+) where
     F: Fn(TlsStream<TcpStream>) -> Served + Clone + Send + 'static,
     Served: Future<Output = ()> + Send,
 {
     let Reception { tls, places, tasks, stop } = reception;
     let stopped = stop.clone();
     let serve = move |stream| {
-        let (tls, stop, serve) = (tls.clone(), stopped.clone(), serve.clone());
+        let (tls, stop, serve, open) = (tls.clone(), stopped.clone(), serve.clone(), open.clone());
         async move {
+            if !open() {
+                return;
+            }
             let stream = tokio::select! {
                 stream = handshake(&tls, stream) => stream,
                 () = stop.cancelled() => None,

@@ -21,8 +21,12 @@ pub struct Options {
     pub https_port: u16,
     /// Number of hubs, 1 to 16.
     pub hubs: usize,
-    /// What the hubs can do. Azure's basic tier has no cloud-to-device messages, methods and twins.
+    /// What the hubs can do, and how much of it. Azure's basic tiers have no cloud-to-device messages, methods, twins.
     pub tier: Tier,
+    /// Units of that tier for each hub, from 1.
+    pub units: u32,
+    /// A device loses its telemetry link after so many throttled messages in a row, as some real ones do. `None`: never.
+    pub cut_throttled: Option<u32>,
     /// Locks, times to live and feedback of cloud-to-device messages.
     pub cloud: CloudSettings,
     /// The time in which tokens expire and messages arrive. Certificates live in the machine's own time.
@@ -49,6 +53,8 @@ impl Options {
             https_port: 8443,
             hubs: 1,
             tier: Tier::Standard,
+            units: 1,
+            cut_throttled: None,
             cloud: CloudSettings::default(),
             clock: Clock::system(),
             dps_work: Duration::from_millis(100),

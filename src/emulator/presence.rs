@@ -23,6 +23,8 @@ pub(super) enum Cut {
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     holders: HashMap<String, Holder>,
+    /// Links that each device has attached since the start.
+    attached: HashMap<String, u64>,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,7 @@ impl Presence {
     /// Gives `device` to `connection`; another connection that had it is told [`Cut::Stolen`]. The answer tells the
     /// new holder when it loses the device. Several claims of one connection share one fate.
     pub(super) fn claim(&mut self, device: &str, connection: u64) -> watch::Receiver<Option<Cut>> {
+        *self.attached.entry(device.to_owned()).or_default() += 1;
         if let Some(holder) = self.holders.get(device) {
             if holder.connection == connection && holder.cut.borrow().is_none() {
                 return holder.cut.subscribe();
@@ -59,6 +62,9 @@ impl Presence {
 
     /// Tells the holder of `device`, if there is one, that it lost it.
     pub(super) fn cut(&mut self, device: &str, why: Cut) {
+        if why == Cut::Deleted {
+            self.attached.remove(device);
+        }
         if let Some(holder) = self.holders.remove(device) {
             _ = holder.cut.send(Some(why));
         }
@@ -71,6 +77,16 @@ impl Presence {
             .filter(|(_, holder)| holder.connection == connection)
             .map(|(device, _)| device.clone())
             .collect()
+    }
+
+    /// Links that `device` has attached since the start, or since it was made.
+    pub(super) fn attached(&self, device: &str) -> u64 {
+        self.attached.get(device).copied().unwrap_or(0)
+    }
+
+    /// Whether `connection` holds `device`.
+    pub(super) fn holds(&self, device: &str, connection: u64) -> bool {
+        self.holders.get(device).is_some_and(|holder| holder.connection == connection)
     }
 
     /// Whether some connection holds `device`.

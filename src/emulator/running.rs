@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::certificates::Certificates;
+use super::certificates::{Certificates, Renewal};
 use super::dps::Dps;
 use super::error::EmulatorError;
 use super::files;
@@ -20,6 +20,7 @@ use super::options::{MAX_HUBS, Options};
 use super::ready::{self, Ready, ReadyHub};
 use super::saved::{Saved, Saver};
 use super::things_stack::{self, ThingsStack};
+use super::tier::TierSettings;
 
 const LOCK_FILE: &str = "emulator.lock";
 /// AMQP connections, and separately HTTPS connections. A thousand devices with a connection each, and spare.
@@ -32,6 +33,7 @@ pub struct Emulator {
     hubs: Vec<Arc<Hub>>,
     dps: Arc<Dps>,
     things_stack: Option<things_stack::Running>,
+    certificates: Certificates,
     ready: Ready,
     saver: Arc<Saver>,
     tasks: TaskTracker,
@@ -63,7 +65,13 @@ impl Emulator {
 
         let hubs: Vec<_> = (0..options.hubs)
             .map(|index| saved.take_hub(&listeners::host(index), options.clock.clone()))
-            .map(|hub| Arc::new(hub.with_tier(options.tier).with_cloud(options.cloud.clone())))
+            .map(|hub| {
+                hub.set_tier(TierSettings {
+                    cut_after: options.cut_throttled,
+                    ..TierSettings::new(options.tier, options.units)
+                });
+                Arc::new(hub.with_cloud(options.cloud.clone()))
+            })
             .collect();
         let dps = Arc::new(Dps::new(
             (saved.id_scope.clone(), saved.group_key.clone()),
@@ -111,7 +119,7 @@ impl Emulator {
         });
         listen_amqp(&site, amqp, certificates.server_config(&[])?.into());
         listen_https(&site, https, certificates.server_config(&["http/1.1"])?.into());
-        Ok(Self { dir, hubs, dps, things_stack, ready, saver, tasks, stop: guard, lock })
+        Ok(Self { dir, hubs, dps, things_stack, certificates, ready, saver, tasks, stop: guard, lock })
     }
 
     /// What clients must know.
@@ -127,6 +135,14 @@ impl Emulator {
     /// The DPS instance.
     pub fn dps(&self) -> &Dps {
         &self.dps
+    }
+
+    /// Changes the certificate that new connections to hubs and DPS are shown; those that are open stay.
+    ///
+    /// # Errors
+    /// The CA was made by an earlier process, or the folder can't be written.
+    pub fn renew_certificate(&self, how: Renewal) -> Result<(), EmulatorError> {
+        self.certificates.renew(how)
     }
 
     /// The emulated Things Stack, if the options gave it a port.
@@ -173,7 +189,9 @@ fn listen_amqp(site: &Arc<Site>, bound: Bound, tls: TlsAcceptor) {
     let reception = Reception { tls, places, tasks: site.tasks.clone(), stop: site.stop.clone() };
     for (index, listener) in bound.listeners {
         let (hub, stop) = (Arc::clone(&site.hubs[index]), site.stop.clone());
-        site.tasks.spawn(listeners::accept(listener, reception.clone(), move |stream| {
+        let gate = Arc::clone(&hub);
+        let open = move || !gate.is_down();
+        site.tasks.spawn(listeners::accept(listener, reception.clone(), open, move |stream| {
             listeners::serve_amqp_connection(stream, Arc::clone(&hub), stop.clone())
         }));
     }
@@ -185,8 +203,11 @@ fn listen_https(site: &Arc<Site>, bound: Bound, tls: TlsAcceptor) {
     for (index, listener) in bound.listeners {
         let (hub, site) = (Arc::clone(&site.hubs[index]), Arc::clone(site));
         let tasks = site.tasks.clone();
-        tasks.spawn(listeners::accept(listener, reception.clone(), move |stream| {
-            https::serve(Arc::clone(&site), Arc::clone(&hub), stream)
-        }));
+        tasks.spawn(listeners::accept(
+            listener,
+            reception.clone(),
+            || true,
+            move |stream| https::serve(Arc::clone(&site), Arc::clone(&hub), stream),
+        ));
     }
 }

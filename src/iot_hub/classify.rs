@@ -1,22 +1,21 @@
 //! What IoT Hub's answers mean for the caller: AMQP conditions, outcomes and token statuses, one table.
 //!
-//! Pure. The rows follow the conditions that Microsoft's SDKs and its Edge hub list; where they disagree, a message
-//! is rather kept and tried again than parked.
+//! Pure. Where Microsoft's SDKs and its Edge hub disagree, a message is rather kept and tried again than parked.
 
 use std::time::Duration;
 
-use fe2o3_amqp_types::definitions::{self, ErrorCondition};
 use fe2o3_amqp_types::messaging::{Outcome, Rejected};
-use fe2o3_amqp_types::primitives::Symbol;
 
+pub(super) use super::condition::Condition;
 use super::error::{RetryReason, SendError, Trouble};
 use crate::azure::HubAddress;
 use crate::model::ParkReason;
 
-/// Pause after "too many requests": the shortest that Microsoft's own clients take.
-const AFTER_THROTTLED: Duration = Duration::from_secs(10);
-/// Pause after a used-up quota: daily ones come back at midnight, full queues sooner.
-const AFTER_QUOTA: Duration = Duration::from_secs(60);
+/// Shortest pause after "too many requests". The caller's own pauses grow beyond it, if it goes on; when it ends, the
+/// device is heard again within ten seconds.
+const AFTER_THROTTLED: Duration = Duration::from_secs(5);
+/// The same after a used-up quota: daily ones come back at midnight, full queues sooner, and nobody tells.
+const AFTER_QUOTA: Duration = Duration::from_secs(5);
 /// Pause when the hub is suspended or gone: only its owner can change that.
 const AFTER_HUB_STATE: Duration = Duration::from_secs(60);
 /// The hub's descriptions are one or two sentences.
@@ -31,15 +30,6 @@ pub(super) enum Scope {
     Device,
     /// Close: everybody on the connection.
     Connection,
-}
-
-/// An AMQP error as the peer sent it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Condition {
-    /// The symbol, empty when there was none.
-    pub(super) symbol: String,
-    /// The text beside it.
-    pub(super) description: String,
 }
 
 /// What to do about it.
@@ -70,10 +60,16 @@ pub(super) fn condition(scope: Scope, condition: &Condition) -> Class {
         "com.microsoft:device-container-throttled" => throttled(),
         // Some refusals for too many requests come under this name.
         "amqp:not-allowed" if names_throttling(&condition.description) => throttled(),
+        "amqp:link:stolen" | "com.microsoft:link-creation-conflict" => retry(RetryReason::Taken),
+        // IoT Hub says the same under general names, too.
+        "amqp:internal-error" | "amqp:link:detach-forced" | "amqp:resource-locked"
+            if names_another_client(&condition.description) =>
+        {
+            retry(RetryReason::Taken)
+        }
         "com.microsoft:timeout" => retry(RetryReason::Timeout),
         "amqp:internal-error" => retry(RetryReason::Hub),
         "amqp:link:detach-forced"
-        | "amqp:link:stolen"
         | "amqp:link:redirect"
         | "amqp:link:transfer-limit-exceeded"
         | "amqp:session:window-violation"
@@ -81,8 +77,7 @@ pub(super) fn condition(scope: Scope, condition: &Condition) -> Class {
         | "amqp:session:handle-in-use"
         | "amqp:session:unattached-handle"
         | "amqp:resource-locked"
-        | "amqp:resource-deleted"
-        | "com.microsoft:link-creation-conflict" => retry(RetryReason::Link),
+        | "amqp:resource-deleted" => retry(RetryReason::Link),
         "amqp:connection:forced" | "amqp:connection:framing-error" | "amqp:connection:redirect" => {
             Class::Retry(RetryReason::Connection, None, true)
         }
@@ -112,7 +107,7 @@ pub(super) fn condition(scope: Scope, condition: &Condition) -> Class {
     };
     match (scope, class) {
         // A close says nothing about one message or device.
-        (Scope::Connection, Class::Retry(RetryReason::Link, after, _)) => {
+        (Scope::Connection, Class::Retry(RetryReason::Link | RetryReason::Taken, after, _)) => {
             Class::Retry(RetryReason::Connection, after, true)
         }
         (Scope::Connection, Class::Retry(reason, after, _)) => Class::Retry(reason, after, true),
@@ -143,13 +138,14 @@ pub(super) fn token_status(status: i64, description: &str) -> TokenClass {
 pub(super) fn twin_status(status: i64) -> Option<Class> {
     Some(match status {
         200..=299 => return None,
-        401 | 403 => Class::Reresolve(ParkReason::Unauthorized),
+        401 => Class::Reresolve(ParkReason::Unauthorized),
+        // The links are open, so it is no matter of rights: the daily quota (403002).
+        403 => Class::Retry(RetryReason::Quota, Some(AFTER_QUOTA), false),
         404 => Class::Reresolve(ParkReason::DeviceUnknown),
         408 | 504 => retry(RetryReason::Timeout),
         413 => Class::Park(ParkReason::TooLarge),
         429 => throttled(),
         400..=499 => Class::Park(ParkReason::Rejected),
-        // 5xx and whatever else the hub may think of.
         _ => retry(RetryReason::Hub),
     })
 }
@@ -183,19 +179,6 @@ pub(super) fn outcome(outcome: &Outcome) -> Option<(Class, String)> {
     })
 }
 
-impl From<&definitions::Error> for Condition {
-    fn from(error: &definitions::Error) -> Self {
-        let symbol = match &error.condition {
-            ErrorCondition::AmqpError(error) => Symbol::from(error),
-            ErrorCondition::ConnectionError(error) => Symbol::from(error),
-            ErrorCondition::SessionError(error) => Symbol::from(error),
-            ErrorCondition::LinkError(error) => Symbol::from(error),
-            ErrorCondition::Custom(symbol) => symbol.clone(),
-        };
-        Self { symbol: symbol.0, description: error.description.clone().unwrap_or_default() }
-    }
-}
-
 /// Joins class and text to what the caller gets.
 pub(super) fn error(class: Class, detail: &str, hub: &HubAddress) -> SendError {
     let detail = shortened(detail);
@@ -206,17 +189,6 @@ pub(super) fn error(class: Class, detail: &str, hub: &HubAddress) -> SendError {
         }
         Class::Reresolve(reason) => SendError::Reresolve { reason, detail },
         Class::Park(reason) => SendError::Park { reason, detail },
-    }
-}
-
-impl std::fmt::Display for Condition {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.symbol.is_empty(), self.description.is_empty()) {
-            (true, true) => f.write_str("no condition given"),
-            (true, false) => f.write_str(&self.description),
-            (false, true) => f.write_str(&self.symbol),
-            (false, false) => write!(f, "{}: {}", self.symbol, self.description),
-        }
     }
 }
 
@@ -235,6 +207,12 @@ fn names_throttling(description: &str) -> bool {
         || description.contains("429")
 }
 
+/// 400027 is a connection closed for a newer one, 409002 a link refused for another.
+fn names_another_client(description: &str) -> bool {
+    let text = description.to_ascii_lowercase();
+    ["400027", "409002", "another amqp client", "another client"].iter().any(|name| text.contains(name))
+}
+
 fn shortened(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_DETAIL_CHARS).collect()
 }
@@ -251,9 +229,10 @@ mod tests {
     fn every_condition_has_its_meaning() {
         use RetryReason as R;
         let link = Class::Retry(R::Link, None, false);
+        let taken = Class::Retry(R::Taken, None, false);
         let connection = Class::Retry(R::Connection, None, true);
-        let throttled = Class::Retry(R::Throttled, Some(Duration::from_secs(10)), false);
-        let quota = Class::Retry(R::Quota, Some(Duration::from_secs(60)), false);
+        let throttled = Class::Retry(R::Throttled, Some(Duration::from_secs(5)), false);
+        let quota = Class::Retry(R::Quota, Some(Duration::from_secs(5)), false);
         let hub_state = Class::Retry(R::Hub, Some(Duration::from_secs(60)), true);
         let park = Class::Park(ParkReason::Rejected);
         for (symbol, expected) in [
@@ -261,7 +240,7 @@ mod tests {
             ("com.microsoft:timeout", Class::Retry(R::Timeout, None, false)),
             ("amqp:internal-error", Class::Retry(R::Hub, None, false)),
             ("amqp:link:detach-forced", link),
-            ("amqp:link:stolen", link),
+            ("amqp:link:stolen", taken),
             ("amqp:link:redirect", link),
             ("amqp:link:transfer-limit-exceeded", link),
             ("amqp:connection:forced", connection),
@@ -273,7 +252,7 @@ mod tests {
             ("amqp:session:unattached-handle", link),
             ("amqp:resource-locked", link),
             ("amqp:resource-deleted", link),
-            ("com.microsoft:link-creation-conflict", link),
+            ("com.microsoft:link-creation-conflict", taken),
             ("amqp:resource-limit-exceeded", quota),
             ("com.microsoft:quota-exceeded", quota),
             ("amqp:unauthorized-access", Class::Reresolve(ParkReason::Unauthorized)),
@@ -300,6 +279,20 @@ mod tests {
             assert!(whole_hub, "{symbol} in a close");
         }
         assert_eq!(of(Scope::Device, "amqp:not-allowed", "429001 ThrottlingException"), throttled);
+    }
+
+    #[test]
+    fn another_client_is_recognised_by_the_text_too() {
+        let taken = Class::Retry(RetryReason::Taken, None, false);
+        for text in
+            ["Another AMQP client has opened a receive link.", "error 409002", "errorcode:400027 Forced"]
+        {
+            assert_eq!(of(Scope::Device, "amqp:internal-error", text), taken, "{text}");
+            assert_eq!(of(Scope::Device, "amqp:link:detach-forced", text), taken, "{text}");
+        }
+        let busy = "The service was unable to process the request; please retry the operation.";
+        let link = Class::Retry(RetryReason::Link, None, false);
+        assert_eq!(of(Scope::Device, "amqp:link:detach-forced", busy), link);
     }
 
     #[test]
@@ -339,6 +332,7 @@ mod tests {
         for (status, expected) in [
             (400, Class::Park(ParkReason::Rejected)),
             (401, Class::Reresolve(ParkReason::Unauthorized)),
+            (403, Class::Retry(RetryReason::Quota, Some(Duration::from_secs(5)), false)),
             (404, Class::Reresolve(ParkReason::DeviceUnknown)),
             (408, Class::Retry(RetryReason::Timeout, None, false)),
             (412, Class::Park(ParkReason::Rejected)),

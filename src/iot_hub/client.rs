@@ -13,9 +13,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::DropGuard;
 
-use super::device::{self, Slot};
+use super::device::{self, DeviceSession, Slot};
 use super::dial::unreachable_hub;
-use super::error::SendError;
+use super::error::{RetryReason, SendError, Trouble};
 use super::event::{DeviceEvent, Links};
 use super::inner::{self, Inner, by_policy, too_late, unauthorized};
 use super::keeper;
@@ -55,6 +55,10 @@ pub struct Status {
     pub kept: usize,
     /// Devices of these whose links are open now.
     pub attached: usize,
+    /// Devices that another client with the same identity took from us more than once lately.
+    pub contended: usize,
+    /// Times since the start that a device was taken back from another client.
+    pub takeovers: u64,
 }
 
 impl IotHub {
@@ -155,6 +159,10 @@ impl IotHub {
         let mut fresh_tried = false;
         loop {
             let mut opened_now = false;
+            if let Some(taken) = held.session.as_mut().and_then(DeviceSession::taken) {
+                inner.shared.tasks.spawn(device::close(held));
+                return Err(device::contested(taken, &inner.shared, device));
+            }
             if reopen || !held.session.as_mut().is_some_and(|session| session.serves(device)) {
                 let opening = inner.open(held, &slot, device, &pool, fresh_tried);
                 let (back, opened) = opening.await?;
@@ -173,7 +181,13 @@ impl IotHub {
             let Some(session) = held.session.as_mut() else {
                 return Err(unreachable_hub(&"the session was closed", &device.hub));
             };
-            let Err(failure) = session.send(&message, &pool, patience).await else { return Ok(()) };
+            let Err(failure) = session.send(&message, &pool, patience).await else {
+                pool.hub_works();
+                return Ok(());
+            };
+            if matches!(failure.error, SendError::Retry { trouble: Trouble::Hub(_), .. }) {
+                pool.hub_failed();
+            }
             let stale = !opened_now || by_policy(device);
             if stale && !fresh_tried && unauthorized(&failure.error) {
                 // Our token should be valid still; one fresh token tells whether it is the device.
@@ -183,7 +197,8 @@ impl IotHub {
             if failure.session_lost {
                 inner.shared.tasks.spawn(device::close(held));
             }
-            return Err(failure.error);
+            let error = if failure.session_lost { of_link(failure.error) } else { failure.error };
+            return Err(device::contested(error, &inner.shared, device));
         }
     }
 
@@ -191,6 +206,11 @@ impl IotHub {
     /// A receiver that lags should take every hub for up.
     pub fn hub_up(&self) -> broadcast::Receiver<HubAddress> {
         self.inner.shared.hub_up.subscribe()
+    }
+
+    /// Hubs that could not be reached, or refused everybody, for at least this long, though somebody tries.
+    pub fn absent(&self, at_least: Duration) -> Vec<HubAddress> {
+        self.inner.absent(at_least)
     }
 
     /// What is open now.
@@ -202,6 +222,8 @@ impl IotHub {
             reached: self.inner.shared.reached(),
             kept: self.inner.kept.len(),
             attached: self.inner.shared.attached(),
+            contended: self.inner.shared.contests.contended(),
+            takeovers: self.inner.shared.contests.takeovers(),
         }
     }
 
@@ -238,4 +260,14 @@ impl IotHub {
         inner.slots.clear();
         inner.kept.clear();
     }
+}
+
+/// A limit that takes a link away is one of links, not of the day's messages.
+fn of_link(mut error: SendError) -> SendError {
+    if let SendError::Retry { reason, .. } = &mut error
+        && *reason == RetryReason::Quota
+    {
+        *reason = RetryReason::Link;
+    }
+    error
 }

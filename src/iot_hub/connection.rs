@@ -31,6 +31,8 @@ const BEGIN_PATIENCE: Duration = Duration::from_secs(60);
 const POLICY_PAUSE: Duration = Duration::from_secs(60);
 /// After this many tokens in a row without an answer, a new connection is the better way.
 const MAX_UNANSWERED: u32 = 3;
+/// The status for a token that is wrong or has expired.
+const UNAUTHORIZED: i64 = 401;
 /// How long the hub may take to answer our Close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -244,7 +246,8 @@ impl Connection {
                 return Err(Refused::Because(self.lost_error()));
             }
             Err(NoReply::TimedOut) => {
-                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_UNANSWERED {
+                let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
+                if unanswered >= MAX_UNANSWERED && !self.answers_others(subject, options).await {
                     self.give_up(closed_error(&said("the hub answers no tokens"), &self.hub));
                 }
                 let class = Class::Retry(RetryReason::Token, None, false);
@@ -252,7 +255,10 @@ impl Connection {
                 return Err(Refused::Because(error));
             }
         };
-        let detail = format!("the hub answered our token with {}: {}", reply.status, reply.description);
+        let mut detail = format!("the hub answered our token with {}: {}", reply.status, reply.description);
+        if reply.status == UNAUTHORIZED {
+            detail.push_str(&clock_note(options.clock.now_ms()));
+        }
         match classify::token_status(reply.status, &reply.description) {
             TokenClass::Accepted => Ok(()),
             TokenClass::ConnectionFull => {
@@ -261,6 +267,18 @@ impl Connection {
             }
             TokenClass::Failed(class) => Err(Refused::Because(classify::error(class, &detail, &self.hub))),
         }
+    }
+
+    /// Whether the hub answers a token of another device, one that it has taken before: then those without an answer are
+    /// their devices' trouble, and no reason to cut everybody off.
+    async fn answers_others(&self, unanswered: &Subject, options: &IotHubOptions) -> bool {
+        let Some(grant) = self.renewals.any_but(unanswered) else { return false };
+        let token = grant.subject.token(options);
+        let answered = self.cbs.put(&token.audience, &token.text, options.send_timeout).await.is_ok();
+        if answered {
+            self.unanswered.store(0, Ordering::Relaxed);
+        }
+        answered
     }
 
     /// Puts the policy's token anew, unless that was done just now.
@@ -337,6 +355,15 @@ impl Driver {
         _ = self.connection.cause.set(closed_error(&condition, &self.connection.hub));
         self.connection.lost.cancel();
     }
+}
+
+/// A token is refused for a wrong key, and just so when our clock is behind.
+fn clock_note(now_ms: i64) -> String {
+    let now = jiff::Timestamp::from_millisecond(now_ms).unwrap_or_default().round(jiff::Unit::Second);
+    now.map_or_else(
+        |_| String::new(),
+        |now| format!("; check the key, and this machine's clock, which says {now}"),
+    )
 }
 
 /// What a lost connection means for everybody on it.

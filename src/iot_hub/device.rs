@@ -24,7 +24,7 @@ use super::links::{OpenLinks, Opener, RefusedWays};
 use super::options::IotHubOptions;
 use super::pool::{Pool, reaching};
 use super::renewals::{self, Grant};
-use super::safe_link::{self, Loss, SafeSender, Terms};
+use super::safe_link::{self, Loss, Receivers, SafeSender, Terms};
 use super::shared::Shared;
 use super::token::{Life, Subject};
 use crate::azure::{Credential, HubDevice};
@@ -70,6 +70,8 @@ pub(super) struct DeviceSession {
     /// Its keeper has its further links open; it is not idle, however little is sent.
     is_kept: bool,
     telemetry: SafeSender,
+    /// Of its further links.
+    receivers: Receivers,
     session: SessionHandle<()>,
     _grant: Option<Arc<Grant>>,
     device: Arc<HubDevice>,
@@ -109,8 +111,28 @@ pub(super) async fn close(mut held: OwnedMutexGuard<Held>) {
 
 impl DeviceSession {
     /// Gets a seat, puts the token, begins the session, attaches the telemetry link. Not to be cancelled.
-    /// `fresh_policy` puts the connection's policy token anew first.
+    /// `fresh_policy` puts the connection's policy token anew first. Fails at once while the device is another client's.
     pub(super) async fn open(
+        shared: &Shared,
+        pool: &Arc<Pool>,
+        device: Arc<HubDevice>,
+        slot: SlotRef,
+        fresh_policy: bool,
+    ) -> Result<Self, SendError> {
+        if let Some(left) = shared.contests.wait(&device, Instant::now()) {
+            return Err(left_to_another(&device, left));
+        }
+        let opened = Self::open_now(shared, pool, device.clone(), slot, fresh_policy).await;
+        match opened {
+            Ok(session) => {
+                shared.contests.opened(&device, Instant::now());
+                Ok(session)
+            }
+            Err(error) => Err(contested(error, shared, &device)),
+        }
+    }
+
+    async fn open_now(
         shared: &Shared,
         pool: &Arc<Pool>,
         device: Arc<HubDevice>,
@@ -134,7 +156,18 @@ impl DeviceSession {
             Ok(telemetry) => {
                 let ended = CancellationToken::new();
                 let _ended = ended.clone().drop_guard();
-                Ok(Self { ended, _ended, is_kept: false, telemetry, session, _grant: grant, device, seat })
+                let receivers = Receivers::new(&shared.tasks);
+                Ok(Self {
+                    ended,
+                    _ended,
+                    is_kept: false,
+                    telemetry,
+                    receivers,
+                    session,
+                    _grant: grant,
+                    device,
+                    seat,
+                })
             }
             Err(loss) => {
                 let failure = failure(loss, connection, pool).await;
@@ -174,6 +207,20 @@ impl DeviceSession {
         }
     }
 
+    /// What the hub said when it took telemetry's link away for another client, if that is why it is gone.
+    pub(super) fn taken(&mut self) -> Option<SendError> {
+        match self.telemetry.loss()? {
+            Loss::Link(condition) | Loss::Session(condition) => {
+                let class = classify::condition(Scope::Device, &condition);
+                let error = classify::error(class, &condition.to_string(), &self.device.hub);
+                is_taken(&error).then_some(error)
+            }
+            Loss::Connection | Loss::TooLarge(_) | Loss::NoCredit | Loss::NoOutcome | Loss::Confused(_) => {
+                None
+            }
+        }
+    }
+
     /// Attaches further links for a keeper, which from now on has the session for its own. Not to be cancelled.
     pub(super) async fn attach(
         &mut self,
@@ -184,7 +231,8 @@ impl DeviceSession {
         self.is_kept = true;
         let connection = &self.seat.connection;
         let lost = connection.lost().clone();
-        let opener = Opener { session: &mut self.session, device: &self.device, lost, options };
+        let receivers = &self.receivers;
+        let opener = Opener { session: &mut self.session, device: &self.device, lost, options, receivers };
         match opener.open(wanted).await {
             Err(loss) => {
                 // If the hub refuses the device, telemetry's link tells it best.
@@ -207,6 +255,11 @@ impl DeviceSession {
         Some(failure(loss, &self.seat.connection, pool).await.error)
     }
 
+    /// Whose it is.
+    pub(super) fn device(&self) -> &HubDevice {
+        &self.device
+    }
+
     /// Whether a keeper has its further links open.
     pub(super) fn is_kept(&self) -> bool {
         self.is_kept
@@ -227,6 +280,7 @@ impl DeviceSession {
         self.ended.cancel();
         self.telemetry.close().await;
         if self.seat.connection.is_live() {
+            self.receivers.closed().await;
             safe_link::end(self.session).await;
         }
     }
@@ -295,6 +349,27 @@ pub(super) async fn failure(loss: Loss, connection: &Connection, pool: &Pool) ->
         Loss::Confused(text) => retry(RetryReason::Link, &text),
     };
     Failure { error, session_lost: true }
+}
+
+fn is_taken(error: &SendError) -> bool {
+    matches!(error, SendError::Retry { reason: RetryReason::Taken, .. })
+}
+
+/// Notes that another client took the device, if the hub said so, and for how long to leave it to that one.
+pub(super) fn contested(mut error: SendError, shared: &Shared, device: &HubDevice) -> SendError {
+    if let SendError::Retry { reason: RetryReason::Taken, after, .. } = &mut error {
+        *after = Some(shared.contests.taken(device, Instant::now()));
+    }
+    error
+}
+
+fn left_to_another(device: &HubDevice, left: Duration) -> SendError {
+    let class = Class::Retry(RetryReason::Taken, Some(left), false);
+    classify::error(
+        class,
+        "another client with the same identity has the device's links for now",
+        &device.hub,
+    )
 }
 
 /// A device's node at its hub.

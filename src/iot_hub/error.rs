@@ -52,10 +52,14 @@ pub enum Trouble {
 pub enum RetryReason {
     /// DNS, TCP, TLS or the AMQP open failed, or the connection was lost.
     Connection,
-    /// The link or session ended (detach-forced, moved node, stolen).
+    /// The link or session ended (detach-forced, moved node).
     Link,
-    /// The hub throttles (429).
+    /// Another client with the same identity took the device's links, and has it for now.
+    Taken,
+    /// The hub throttles messages (429).
     Throttled,
+    /// The hub lets no more devices connect just now.
+    ConnectsThrottled,
     /// A daily quota or a queue is full; comes back only slowly.
     Quota,
     /// The hub failed inside (500, timeout, busy).
@@ -74,7 +78,9 @@ impl RetryReason {
         match self {
             Self::Connection => "connection",
             Self::Link => "link",
+            Self::Taken => "taken",
             Self::Throttled => "throttled",
+            Self::ConnectsThrottled => "connects_throttled",
             Self::Quota => "quota",
             Self::Hub => "hub",
             Self::Timeout => "timeout",

@@ -1,4 +1,5 @@
-//! What is known of one hub, over all its connections: how fast devices may be attached, and which ways it does not offer.
+//! What is known of one hub, over all its connections: how fast devices may be attached, which ways it does
+//! not offer, whether it is away.
 //!
 //! Opens nothing and knows no device.
 
@@ -7,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::absence::Absence;
+use super::connects::Connects;
 use super::event::Links;
 
 /// So many seconds' worth of attaches may go at once: IoT Hub lets short bursts pass.
@@ -51,6 +54,8 @@ pub(super) struct Hub {
     /// Held while waiting, so that devices go in the order they came.
     bucket: tokio::sync::Mutex<Bucket>,
     ways: Mutex<[Known; 3]>,
+    pub(super) absence: Absence,
+    pub(super) connects: Connects,
 }
 
 #[derive(Debug)]
@@ -69,11 +74,17 @@ struct Known {
 }
 
 impl Hub {
-    /// A hub at which `attach_rate` devices a second may be attached.
-    pub(super) fn new(attach_rate: u32) -> Self {
+    /// A hub at which `attach_rate` devices a second may be attached; `connect_rate` is what its tier allows altogether.
+    pub(super) fn new(attach_rate: u32, connect_rate: Option<u32>) -> Self {
         let rate = f64::from(attach_rate.max(1));
         let bucket = Bucket { tokens: rate * BURST_SECONDS, at: Instant::now() };
-        Self { rate, bucket: tokio::sync::Mutex::new(bucket), ways: Mutex::default() }
+        Self {
+            rate,
+            bucket: tokio::sync::Mutex::new(bucket),
+            ways: Mutex::default(),
+            absence: Absence::default(),
+            connects: Connects::new(connect_rate),
+        }
     }
 
     /// Waits until one more device may be attached. May be cancelled; then it does not count.
@@ -84,6 +95,8 @@ impl Hub {
             sleep(Duration::from_secs_f64((1.0 - bucket.tokens) / self.rate)).await;
             bucket.refill(self.rate);
         }
+        // Taken only with the other, so that who gives up in between costs nobody a turn.
+        self.connects.last().await;
         bucket.tokens -= 1.0;
     }
 
@@ -151,7 +164,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn attaches_burst_for_three_seconds_and_then_keep_the_rate() {
-        let hub = Hub::new(100);
+        let hub = Hub::new(100, None);
         let started = Instant::now();
         for _ in 0..300 {
             hub.turn().await;
@@ -172,7 +185,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_wait_costs_nobody_a_turn() {
-        let hub = Hub::new(1);
+        let hub = Hub::new(1, None);
         for _ in 0..3 {
             hub.turn().await;
         }
@@ -187,7 +200,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refused_way_is_told_once_and_asked_for_again_after_hours() {
         let all = Links { c2d: true, methods: true, twin: true };
-        let hub = Hub::new(1);
+        let hub = Hub::new(1, None);
         assert_eq!(hub.offered(all), all);
         assert!(hub.refuse(Way::Methods));
         assert!(!hub.refuse(Way::Methods));

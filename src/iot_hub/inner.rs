@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::classify::{self, Class};
+use super::connects::as_connect;
 use super::device::{self, DeviceSession, Held, Slot, SlotRef};
 use super::dial::unreachable_hub;
 use super::error::{RetryReason, SendError};
@@ -92,15 +93,23 @@ impl Inner {
             Credential::Device { .. } => None,
         };
         let key: PoolKey = (device.hub.clone(), policy);
+        let known = self.hub(&device.hub);
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Pool::new(device.hub.clone(), key.1.clone(), self.shared.clone()));
+        let new = || Arc::new(Pool::new(device.hub.clone(), key.1.clone(), known, self.shared.clone()));
         pools.entry(key.clone()).or_insert_with(new).clone()
     }
 
     /// What is known of a hub.
     pub(super) fn hub(&self, address: &HubAddress) -> Arc<Hub> {
-        let new = || Arc::new(Hub::new(self.shared.options.attach_rate));
+        let new = || Arc::new(Hub::new(self.shared.options.attach_rate, self.shared.options.connect_rate));
         self.hubs.entry(address.clone()).or_insert_with(new).clone()
+    }
+
+    /// Hubs that were of no use to anybody for at least so long.
+    pub(super) fn absent(&self, at_least: Duration) -> Vec<HubAddress> {
+        let now = Instant::now();
+        let away = |hub: &Hub| hub.absence.lasts(now).is_some_and(|lasts| lasts >= at_least);
+        self.hubs.iter().filter(|hub| away(hub.value())).map(|hub| hub.key().clone()).collect()
     }
 
     pub(super) fn pools(&self) -> Vec<Arc<Pool>> {
@@ -120,15 +129,20 @@ impl Inner {
         if self.closing.load(Ordering::Relaxed) {
             return Err(unreachable_hub(&"the client is closing", &device.hub));
         }
-        let (shared, pool) = (self.shared.clone(), pool.clone());
+        let (shared, pool, hub) = (self.shared.clone(), pool.clone(), self.hub(&device.hub));
         let slot = SlotRef::new(slot, &device.device_id);
         let wanted = device.clone();
         let opening = self.shared.tasks.spawn(async move {
             if let Some(old) = held.session.take() {
                 old.close().await;
             }
+            // While there is no connection nobody is asked, so nobody's turn is used up.
+            if !pool.is_down() {
+                hub.connects.first().await;
+            }
             let opened = DeviceSession::open(&shared, &pool, wanted, slot, fresh_policy).await;
-            let opened = opened.map(|session| held.session = Some(session));
+            hub.connects.note(opened.as_ref().map(|_| ()));
+            let opened = opened.map(|session| held.session = Some(session)).map_err(as_connect);
             (held, opened)
         });
         let options = &self.shared.options;
@@ -153,6 +167,9 @@ pub(super) async fn sweep(inner: Weak<Inner>, idle: Duration) {
             let Ok(mut held) = slot.try_lock_owned() else { continue };
             if let Some(session) = held.session.as_mut().filter(|session| session.is_kept()) {
                 if session.is_lost() {
+                    if let Some(taken) = session.taken() {
+                        device::contested(taken, &inner.shared, session.device());
+                    }
                     inner.shared.tasks.spawn(device::close(held));
                 }
                 continue;
@@ -170,6 +187,7 @@ pub(super) async fn sweep(inner: Weak<Inner>, idle: Duration) {
         for pool in inner.pools() {
             pool.close_empty(idle);
         }
+        inner.shared.contests.sweep(Instant::now());
     }
 }
 

@@ -24,6 +24,10 @@ use crate::model::{Backoff, ParkReason};
 
 /// Pauses before links are opened anew.
 const PAUSES: Backoff = Backoff { initial: Duration::from_millis(250), max: Duration::from_secs(300) };
+/// No longer than this at first: commands wait for the links, and most troubles of a hub are over within minutes.
+const SOON: Duration = Duration::from_secs(8);
+/// Failures in a row from which on the pauses grow; before, they add up to some two minutes.
+const GROWING: u32 = 20;
 /// Links that stayed open this long were well; losing them then is bad luck and no reason for a longer pause.
 const STEADY: Duration = Duration::from_secs(60);
 /// When one link is refused, the refusal of the whole device may come a moment later.
@@ -97,6 +101,7 @@ impl Keeper {
         match Box::pin(self.open(task, offered)).await {
             Ok((links, refused, ended)) => {
                 self.fresh = false;
+                task.pool.hub_works();
                 for (way, condition) in refused {
                     if task.hub.is_proven(way) {
                         // It worked before, so the trouble passes.
@@ -120,12 +125,18 @@ impl Keeper {
         let reuse = !self.fresh && held.session.as_mut().is_some_and(usable);
         self.doubtful = reuse || by_policy(device);
         if !reuse {
+            if let Some(taken) = held.session.as_mut().and_then(DeviceSession::taken) {
+                device::close(held).await;
+                return Err(taken);
+            }
             if let Some(old) = held.session.take() {
                 old.close().await;
             }
             let slot = SlotRef::new(&task.slot, &device.device_id);
             let opening = DeviceSession::open(shared, &task.pool, device.clone(), slot, self.fresh);
-            held.session = Some(opening.await?);
+            let opened = opening.await;
+            task.hub.connects.note(opened.as_ref().map(|_| ()));
+            held.session = Some(opened?);
         }
         held.used = tokio::time::Instant::now();
         let Some(session) = held.session.as_mut() else {
@@ -235,9 +246,19 @@ impl Keeper {
             return Some(Duration::ZERO);
         }
         self.fresh = false;
+        let error = device::contested(error, &self.inner.shared, &task.wish.device);
         let (after, whole_hub) = match &error {
+            SendError::Retry { reason: RetryReason::Taken, after, .. } => {
+                // How long is settled already.
+                let pause = after.unwrap_or_default();
+                self.kept.reached(Reach::Trouble(error));
+                return Some(pause);
+            }
             SendError::Retry { reason, after, trouble, .. } => {
                 let hub = matches!(trouble, Trouble::Hub(_)) || *reason == RetryReason::Connection;
+                if matches!(trouble, Trouble::Hub(_)) {
+                    task.pool.hub_failed();
+                }
                 (after.unwrap_or_default(), hub)
             }
             SendError::Reresolve { reason, detail } | SendError::Park { reason, detail } => {
@@ -245,7 +266,7 @@ impl Keeper {
                 return (!lost).then_some(Duration::ZERO);
             }
         };
-        let pause = PAUSES.wait(if whole_hub { 1 } else { self.failures.saturating_add(1) }).max(after);
+        let pause = pause(if whole_hub { 1 } else { self.failures.saturating_add(1) }).max(after);
         if !whole_hub {
             self.failures = self.failures.saturating_add(1);
         }
@@ -278,6 +299,12 @@ impl Keeper {
         let key = (device.hub.clone(), device.device_id.clone());
         self.inner.kept.remove_if(&key, |_, kept| Arc::ptr_eq(kept, &self.kept));
     }
+}
+
+/// How long to wait after so many failures in a row.
+fn pause(failures: u32) -> Duration {
+    let soon = Backoff { max: SOON, ..PAUSES };
+    if failures < GROWING { soon.wait(failures) } else { PAUSES.wait(failures - GROWING + 6) }
 }
 
 /// Closes the session whose links were attended to, unless somebody has done so.

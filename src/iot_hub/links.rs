@@ -18,7 +18,7 @@ use super::event::Links;
 use super::hub::Way;
 use super::methods::Methods;
 use super::options::IotHubOptions;
-use super::safe_link::{Loss, SafeReceiver, SafeSender, Terms, said};
+use super::safe_link::{Loss, Receivers, SafeReceiver, SafeSender, Terms, said};
 use super::twin::Twin;
 use crate::azure::HubDevice;
 
@@ -52,6 +52,7 @@ pub(super) struct Opener<'a> {
     pub(super) device: &'a Arc<HubDevice>,
     pub(super) lost: CancellationToken,
     pub(super) options: &'a IotHubOptions,
+    pub(super) receivers: &'a Receivers,
 }
 
 /// The hub refused these ways at once, though the session goes on.
@@ -107,7 +108,7 @@ impl Opener<'_> {
     }
 
     async fn receiver(&mut self, terms: Terms) -> Result<SafeReceiver, Loss> {
-        in_time(SafeReceiver::attach(self.session, terms, self.lost.clone())).await
+        in_time(SafeReceiver::attach(self.session, terms, self.lost.clone(), self.receivers)).await
     }
 
     fn terms(&self, kind: &str, node: &str, properties: Fields, settled: bool) -> Terms {

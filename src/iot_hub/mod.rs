@@ -2,11 +2,15 @@
 //!
 //! Knows no LoRaWAN and no spool.
 
+mod absence;
 mod c2d;
 mod cbs;
 mod classify;
 mod client;
+mod condition;
 mod connection;
+mod connects;
+mod contest;
 mod decode;
 mod device;
 mod dial;
@@ -27,6 +31,7 @@ mod options;
 mod pool;
 mod renewals;
 mod safe_link;
+mod safe_receiver;
 mod shared;
 mod token;
 mod twin;

@@ -38,7 +38,8 @@ pub struct IotHubOptions {
     pub proxy: Option<Proxy>,
     /// Something is sent at least this often on a quiet connection; IoT Hub wants it within 240 s.
     pub keep_alive: Duration,
-    /// A hub that sends nothing for this long is given up. IoT Hub is asked to speak in half of it.
+    /// A hub that sends nothing for this long is given up. It is asked to speak within half of it, and IoT Hub does so a
+    /// little earlier, so an idle hub is heard twice in this time.
     pub silence_limit: Duration,
     /// Life of the tokens we sign; renewed at 85 %.
     pub token_lifetime: Duration,
@@ -56,6 +57,9 @@ pub struct IotHubOptions {
     /// Devices attached per second and hub at most, to be kept open; three seconds' worth at once. IoT Hub takes about
     /// 100 new devices a second. What telemetry needs right now does not wait for this.
     pub attach_rate: u32,
+    /// Devices that may connect per second and hub at most, whatever for, as the hub's tier allows; a second's worth at
+    /// once. `None`: learnt from the hub's refusals.
+    pub connect_rate: Option<u32>,
     /// Whom to trust.
     pub tls: Arc<ClientConfig>,
     /// For the expiry written into tokens.
@@ -73,7 +77,7 @@ impl IotHubOptions {
             websocket_port: 443,
             proxy: None,
             keep_alive: Duration::from_secs(100),
-            silence_limit: Duration::from_secs(60),
+            silence_limit: Duration::from_secs(40),
             token_lifetime: Duration::from_secs(3600),
             connect_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(30),
@@ -81,6 +85,7 @@ impl IotHubOptions {
             idle_timeout: Duration::from_secs(3600),
             c2d_credit: 1,
             attach_rate: 100,
+            connect_rate: None,
             tls,
             clock: Clock::system(),
             #[cfg(all(any(test, fuzzing), feature = "emulator"))]

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::connection::{Connection, Seat};
 use super::dial::unreachable_hub;
 use super::error::{RetryReason, SendError, Trouble};
+use super::hub::Hub;
 use super::renewals::{self, Grant};
 use super::shared::Shared;
 use super::token::Life;
@@ -40,6 +41,7 @@ const WARN_EACH: u32 = 40;
 pub(super) struct Pool {
     hub: HubAddress,
     policy: Option<Credential>,
+    known: Arc<Hub>,
     shared: Arc<Shared>,
     state: Mutex<State>,
     /// Devices that are to be kept open here.
@@ -71,7 +73,12 @@ struct State {
 }
 
 impl Pool {
-    pub(super) fn new(hub: HubAddress, policy: Option<Credential>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        hub: HubAddress,
+        policy: Option<Credential>,
+        known: Arc<Hub>,
+        shared: Arc<Shared>,
+    ) -> Self {
         let state = State {
             connections: Vec::new(),
             connecting: false,
@@ -81,7 +88,7 @@ impl Pool {
             closed: false,
         };
         let (kept, changed) = (AtomicUsize::new(0), watch::Sender::new(0));
-        Self { hub, policy, shared, state: Mutex::new(state), kept, changed }
+        Self { hub, policy, known, shared, state: Mutex::new(state), kept, changed }
     }
 
     /// A connection is wanted as long as this is held, though nobody sends.
@@ -104,6 +111,11 @@ impl Pool {
             // The pool owns the sender, so it can't be gone.
             _ = changed.changed().await;
         }
+    }
+
+    /// Whether the hub is known to be down.
+    pub(super) fn is_down(&self) -> bool {
+        self.state().down.is_some()
     }
 
     fn is_wanted(&self, state: &State) -> bool {
@@ -144,6 +156,16 @@ impl Pool {
             self.start(None);
         }
         None
+    }
+
+    /// The hub did something for a device.
+    pub(super) fn hub_works(&self) {
+        self.known.absence.works();
+    }
+
+    /// The hub refuses everybody.
+    pub(super) fn hub_failed(&self) {
+        self.known.absence.failed(Instant::now());
     }
 
     /// Connections that are open.
@@ -215,6 +237,7 @@ impl Pool {
                     return self.shared.announce(&self.hub);
                 }
                 Err(error) => {
+                    self.known.absence.failed(Instant::now());
                     state.failures = state.failures.saturating_add(1);
                     let next = pauses(&error).wait(state.failures.saturating_add(1));
                     let delay_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);

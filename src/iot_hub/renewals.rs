@@ -55,6 +55,13 @@ impl Renewals {
         all.insert((due.life.renew, number), due);
     }
 
+    /// A grant for somebody else, if there is one.
+    pub(super) fn any_but(&self, subject: &Subject) -> Option<Arc<Grant>> {
+        let all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut grants = all.values().filter_map(|due| due.grant.upgrade());
+        grants.find(|grant| !grant.subject.is_same(subject))
+    }
+
     fn next(&self) -> Instant {
         let all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         all.first_key_value().map_or_else(|| Instant::now() + IDLE, |((at, _), _)| *at)

@@ -1,4 +1,5 @@
-//! The one place that works around the AMQP crate's defects, so that nobody else has to know them.
+//! The one place that works around the AMQP crate's defects, so that nobody else has to know them. `safe_receiver` is
+//! its other half.
 //!
 //! - Deliveries under way never resolve when their session or connection stops: every wait here also watches the
 //!   link and the connection's end.
@@ -6,15 +7,14 @@
 //!   only from tasks that nobody cancels while the connection is wanted.
 //! - A receiver that accepts by itself loses a message when its `recv` is dropped at the wrong moment: here, accepting and
 //!   giving credit are steps of their own.
+//! - A receiver that is dropped while a message is on its way to it ends its session, and with the next message the
+//!   whole connection: here it is closed and held until the peer has answered, and its session lives until then.
 //! - A wake-up for new credit can be lost: waiting for credit starts anew every few seconds.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::time::Duration;
 
 use fe2o3_amqp::connection::{ConnectionHandle, ConnectionStopReason, Error as ConnectionError};
-use fe2o3_amqp::link::delivery::{DeliveryFut, DeliveryInfo, Sendable};
-use fe2o3_amqp::link::receiver::{CreditMode, TerminalDeliveryState};
+use fe2o3_amqp::link::delivery::{DeliveryFut, Sendable};
 use fe2o3_amqp::link::{
     DetachError, IllegalLinkStateError, LinkStateError, ReceiverAttachError, RecvError,
     SendError as LinkSendError, SenderAttachError, SessionStopReason,
@@ -22,22 +22,18 @@ use fe2o3_amqp::link::{
 use fe2o3_amqp::session::{BeginError, SessionHandle};
 use fe2o3_amqp::{Receiver, Sender, Session};
 use fe2o3_amqp_types::definitions::{Fields, SenderSettleMode};
-use fe2o3_amqp_types::messaging::{Body, Message, Outcome, SerializableBody};
-use fe2o3_amqp_types::primitives::Value;
+use fe2o3_amqp_types::messaging::{Outcome, SerializableBody};
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::classify::Condition;
+pub(super) use super::safe_receiver::{Incoming, Receivers, SafeReceiver};
 
 /// How long a wait for credit lasts before it starts anew.
 const CREDIT_RECHECK: Duration = Duration::from_secs(2);
 /// How long a peer may take to answer our Detach or End before we go on without it.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Larger messages end the link. The hub's own limits are 64 KB (messages), 128 KB (methods) and 32 KB for each half of a
-/// twin, before JSON's escapes.
-const MAX_INCOMING_BYTES: u64 = 256 * 1024;
+pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a link, session or connection can't go on, or a message could not be handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +71,8 @@ pub(super) struct Terms {
 pub(super) struct SafeSender {
     sender: Sender,
     lost: CancellationToken,
+    /// What the peer said when it took the link away: the crate tells it once.
+    taken: Option<Loss>,
 }
 
 impl SafeSender {
@@ -92,7 +90,7 @@ impl SafeSender {
             builder = builder.sender_settle_mode(SenderSettleMode::Settled);
         }
         let sender = builder.attach(session).await.map_err(of_sender_attach)?;
-        Ok(Self { sender, lost })
+        Ok(Self { sender, lost, taken: None })
     }
 
     /// Whether the peer has taken the link away, without waiting.
@@ -100,7 +98,10 @@ impl SafeSender {
         if self.lost.is_cancelled() {
             return Some(Loss::Connection);
         }
-        self.sender.on_detach().now_or_never().map(of_detach)
+        if self.taken.is_none() {
+            self.taken = self.sender.on_detach().now_or_never().map(of_detach);
+        }
+        self.taken.clone()
     }
 
     /// Waits until the peer takes the link away. May be cancelled.
@@ -160,88 +161,6 @@ impl SafeSender {
     pub(super) async fn close(self) {
         if !self.lost.is_cancelled() {
             _ = timeout(CLOSE_PATIENCE, self.sender.close()).await;
-        }
-    }
-}
-
-/// Something came over a receiver link.
-#[derive(Debug)]
-pub(super) enum Incoming {
-    /// A message.
-    Message(DeliveryInfo, Box<Message<Body<Value>>>),
-    /// Bytes that are no AMQP message.
-    Unreadable(DeliveryInfo),
-}
-
-/// A receiver link that never waits in vain and loses nothing when a wait is dropped.
-#[derive(Debug)]
-pub(super) struct SafeReceiver {
-    receiver: Receiver,
-    lost: CancellationToken,
-}
-
-impl SafeReceiver {
-    /// Attaches a receiver without credit. Not to be cancelled.
-    pub(super) async fn attach(
-        session: &mut SessionHandle<()>,
-        terms: Terms,
-        lost: CancellationToken,
-    ) -> Result<Self, Loss> {
-        let mut builder = Receiver::builder()
-            .name(terms.name)
-            .source(terms.address)
-            .max_message_size(MAX_INCOMING_BYTES)
-            .credit_mode(CreditMode::Manual);
-        if let Some(properties) = terms.properties {
-            builder = builder.properties(properties);
-        }
-        if terms.settled {
-            builder = builder.sender_settle_mode(SenderSettleMode::Settled);
-        }
-        let receiver = builder.attach(session).await.map_err(of_receiver_attach)?;
-        Ok(Self { receiver, lost })
-    }
-
-    /// Waits for what comes next. May be cancelled.
-    ///
-    /// The crate's own future takes 3 kB, too much for each of many links that mostly wait. So it is made anew for
-    /// each poll, which is as good as cancelling: the link's queue keeps the waker.
-    pub(super) async fn recv(&mut self) -> Result<Incoming, Loss> {
-        let Self { receiver, lost } = self;
-        let received = poll_fn(|context| pin!(receiver.recv::<Body<Value>>()).poll(context));
-        tokio::select! {
-            biased;
-            received = received => match received {
-                Ok(delivery) => {
-                    let (info, message) = delivery.into_parts();
-                    Ok(Incoming::Message(info, Box::new(message)))
-                }
-                Err(RecvError::MessageDecode(error)) => Ok(Incoming::Unreadable(error.info)),
-                Err(error) => Err(of_recv(error)),
-            },
-            () = lost.cancelled() => Err(Loss::Connection),
-        }
-    }
-
-    /// Tells the peer what became of a message. No frame goes out for one that came settled.
-    pub(super) async fn settle(
-        &self,
-        delivery: DeliveryInfo,
-        state: impl Into<TerminalDeliveryState>,
-    ) -> Result<(), Loss> {
-        tokio::select! {
-            biased;
-            told = self.receiver.dispose(delivery, state) => told.map_err(of_illegal),
-            () = self.lost.cancelled() => Err(Loss::Connection),
-        }
-    }
-
-    /// Lets the peer send `credit` more messages from now on.
-    pub(super) async fn give_credit(&mut self, credit: u32) -> Result<(), Loss> {
-        tokio::select! {
-            biased;
-            given = self.receiver.set_credit(credit) => given.map_err(of_illegal),
-            () = self.lost.cancelled() => Err(Loss::Connection),
         }
     }
 }
@@ -338,14 +257,14 @@ fn of_send(error: LinkSendError) -> Loss {
     }
 }
 
-fn of_recv(error: RecvError) -> Loss {
+pub(super) fn of_recv(error: RecvError) -> Loss {
     match error {
         RecvError::LinkStateError(error) => of_link_state(error),
         other => Loss::Link(said(&other.to_string())),
     }
 }
 
-fn of_illegal(error: IllegalLinkStateError) -> Loss {
+pub(super) fn of_illegal(error: IllegalLinkStateError) -> Loss {
     match error {
         IllegalLinkStateError::SessionStopped(reason) => of_stop(&reason),
         IllegalLinkStateError::IllegalState => Loss::Link(said("the link is in an illegal state")),
@@ -360,7 +279,7 @@ fn of_sender_attach(error: SenderAttachError) -> Loss {
     }
 }
 
-fn of_receiver_attach(error: ReceiverAttachError) -> Loss {
+pub(super) fn of_receiver_attach(error: ReceiverAttachError) -> Loss {
     match error {
         ReceiverAttachError::SessionStopped(reason) => of_stop(&reason),
         ReceiverAttachError::RemoteClosedWithError(error) => Loss::Link(Condition::from(&error)),

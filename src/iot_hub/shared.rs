@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::contest::Contests;
 use super::options::IotHubOptions;
 use crate::azure::HubAddress;
 
@@ -21,6 +22,8 @@ pub(super) struct Shared {
     pub(super) options: IotHubOptions,
     pub(super) tasks: Tasks,
     pub(super) hub_up: broadcast::Sender<HubAddress>,
+    /// Devices that another client uses too.
+    pub(super) contests: Contests,
     reached: AtomicBool,
     attached: AtomicUsize,
 }
@@ -32,6 +35,7 @@ impl Shared {
             options,
             tasks,
             hub_up: broadcast::Sender::new(HUB_UP_BUFFER),
+            contests: Contests::default(),
             reached: AtomicBool::new(false),
             attached: AtomicUsize::new(0),
         }

@@ -33,9 +33,18 @@ pub(super) struct Token {
 }
 
 impl Subject {
-    /// A token that lives for the configured time from now.
+    /// Whether both speak for the same device, or both for a policy.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Policy(..), Self::Policy(..)) => true,
+            (Self::Device(one), Self::Device(other)) => one.device_id == other.device_id,
+            (Self::Policy(..), Self::Device(_)) | (Self::Device(_), Self::Policy(..)) => false,
+        }
+    }
+
+    /// A token that lives for the configured time from now, or longer if the clock was set back since we started.
     pub(super) fn token(&self, options: &IotHubOptions) -> Token {
-        let now_s = u64::try_from(options.clock.now_ms() / 1000).unwrap_or(0);
+        let now_s = u64::try_from(options.clock.forward_ms() / 1000).unwrap_or(0);
         let expiry = now_s + options.token_lifetime.as_secs().max(1);
         let (audience, credential) = match self {
             Self::Policy(hub, credential) => (hub.host.to_string(), credential),

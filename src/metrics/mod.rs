@@ -1,6 +1,7 @@
 //! Every metric's name, unit and help text, in one place. Knows nobody: whoever counts holds a [`Metrics`].
 
 mod downlinks;
+mod hub_limits;
 mod snapshot;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use downlinks::Downlinks;
+use hub_limits::HubLimits;
 use snapshot::Gauges;
 pub use snapshot::Snapshot;
 
@@ -42,6 +44,7 @@ struct Inner {
     retried: ByName,
     hub_latency: Histogram,
     downlinks: Downlinks,
+    hub_limits: HubLimits,
     gauges: Gauges,
     snapshot: OnceLock<Box<dyn Fn() -> Snapshot + Send + Sync>>,
 }
@@ -63,12 +66,14 @@ impl Default for Inner {
             // 1 ms … 65 s.
             hub_latency: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
             downlinks: Downlinks::default(),
+            hub_limits: HubLimits::default(),
             gauges: Gauges::default(),
             snapshot: OnceLock::new(),
         };
         let mut registry = Registry::with_prefix("tti_connector");
         inner.register(&mut registry);
         inner.downlinks.register(&mut registry);
+        inner.hub_limits.register(&mut registry);
         inner.gauges.register(&mut registry);
         Self { registry: Mutex::new(registry), ..inner }
     }
@@ -178,6 +183,12 @@ impl Metrics {
         self.0.retried.get_or_create(&[("reason", reason)]).inc();
     }
 
+    /// What a hub takes: messages a second (`None` without a limit), whether its day is used up, and how many messages it
+    /// throttled since the start.
+    pub fn hub_limits(&self, hub: &str, pace: Option<f64>, used_up: bool, throttled: u64) {
+        self.0.hub_limits.set(hub, pace, used_up, throttled);
+    }
+
     /// Says where the gauges come from: called at each [`Metrics::render`], so it must be quick. The first call counts.
     pub fn set_snapshot(&self, snapshot: impl Fn() -> Snapshot + Send + Sync + 'static) {
         // A second source would be a defect of the composition root; the first one stays valid.
@@ -249,6 +260,7 @@ mod tests {
         metrics.downlink_abandoned("a");
         metrics.downlink_retried("a");
         metrics.method_answered(200);
+        metrics.hub_limits("a", Some(1.0), false, 1);
         let text = metrics.render();
         let words = |prefix: &str| {
             text.lines()
@@ -259,6 +271,6 @@ mod tests {
         };
         let typed = words("# TYPE ");
         assert_eq!(typed, words("# HELP "));
-        assert_eq!(typed.len(), 27, "{typed:?}");
+        assert_eq!(typed.len(), 33, "{typed:?}");
     }
 }

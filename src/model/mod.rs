@@ -8,6 +8,7 @@ mod end_device;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;
 mod outcome;
+mod pace;
 mod secret;
 mod spelling;
 
@@ -15,5 +16,6 @@ pub use backoff::Backoff;
 pub use clock::Clock;
 pub use end_device::{EndDevice, InvalidEndDevice};
 pub use outcome::{Outcome, ParkReason};
+pub use pace::Pace;
 pub use secret::Secret;
 pub use spelling::{dev_eui, hex, iso_utc};

@@ -5,8 +5,14 @@ use std::time::Duration;
 
 use reqwest::{NoProxy, Proxy};
 
+use super::tcp;
+
 /// Never reached through a proxy that only the environment names: it could not find our own machine.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
+
+/// A connection that nobody used for this long is not used again: the server may have moved, and a connection that died
+/// quietly would cost the next request its time-out.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// The HTTP client can't be built.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +50,14 @@ pub fn http_client(
         .https_only(schemes == Schemes::HttpsOnly)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(connect_timeout)
+        .pool_idle_timeout(IDLE)
+        .tcp_keepalive(tcp::KEEPALIVE_AFTER)
+        .tcp_keepalive_interval(tcp::KEEPALIVE_EVERY)
+        .tcp_keepalive_retries(tcp::KEEPALIVE_TRIES)
         .no_proxy()
         .user_agent(concat!("tti-connector/", env!("CARGO_PKG_VERSION")));
+    #[cfg(target_os = "linux")]
+    let builder = builder.tcp_user_timeout(tcp::UNACKNOWLEDGED);
     let builder = match choose_proxy(proxy, |name| std::env::var(name).ok()) {
         Some(Choice { key, address, except }) => {
             let proxy = Proxy::all(address).map_err(|_| HttpClientError::Proxy(key))?;

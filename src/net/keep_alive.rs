@@ -16,6 +16,8 @@ use super::frame_bytes::{Boundaries, FrameKind, frame_kind};
 const EMPTY_FRAME: [u8; 8] = [0, 0, 0, 8, 2, 0, 0, 0];
 /// No peer can make us send empty frames more often than this.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
+/// Writing may stand still for at least this part of the limit, however long the peer was silent before.
+const LEAST_STALL: u32 = 4;
 
 /// An AMQP byte stream that writes an empty frame when nothing was written for a while.
 ///
@@ -40,20 +42,29 @@ pub struct KeepAlive<S> {
 
 /// How long writing may stand still. The crate's engine reads nothing and watches no time-out while it writes, so a
 /// peer that stops reading would hold it for ever.
-#[derive(Debug, Default)]
+///
+/// The peer's silence before counts too: with a dead one, the time until our bytes fill all buffers comes first.
+#[derive(Debug)]
 struct Stall {
     limit: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// When the peer last gave a sign of life.
+    heard: Instant,
 }
 
 impl Stall {
     /// Passes `poll` on, but turns the last of too many pending ones into an error.
     fn watch<T>(&mut self, poll: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let (Poll::Pending, Some(limit)) = (&poll, self.limit) else {
-            self.timer = None;
+            if self.timer.take().is_some() {
+                // What stood still went on: the peer took something.
+                self.heard = Instant::now();
+            }
             return poll;
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
+        let heard = self.heard;
+        let until = || (heard + limit).max(Instant::now() + limit / LEAST_STALL);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until())));
         if timer.as_mut().poll_now(cx) {
             let text = "the peer takes no more bytes";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
@@ -85,11 +96,11 @@ impl<S> KeepAlive<S> {
             phase: Phase::BeforeOpen,
             empty_sent: None,
             read: Some(Boundaries::of_open()),
-            stall: Stall::default(),
+            stall: Stall { limit: None, timer: None, heard: now },
         }
     }
 
-    /// Fails writes that stand still for `limit`.
+    /// Fails writes that stand still when the peer was not heard for `limit`, but not before a quarter of it.
     pub fn stall_limit(mut self, limit: Duration) -> Self {
         self.stall.limit = Some(limit);
         self
@@ -188,6 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for KeepAlive<S> {
         self.poll_timer(cx)?;
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.stall.heard = Instant::now();
         self.has_read(&buf.filled()[before..]);
         // The Open just read may have moved the timer, and nobody has asked it since.
         self.poll_timer(cx)?;
@@ -338,5 +350,19 @@ mod tests {
         let started = Instant::now();
         assert_eq!(near.write_all(&[7; 1]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(started.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_was_silent_for_long_may_hold_a_write_only_for_the_rest_of_the_limit() {
+        for (silent, held) in [(3, 7), (9, 2)] {
+            let (near, _far) = duplex(16);
+            let mut near =
+                KeepAlive::new(near, Duration::from_secs(100)).stall_limit(Duration::from_secs(10));
+            near.write_all(&[7; 16]).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(silent)).await;
+            let started = Instant::now();
+            assert_eq!(near.write_all(&[7; 1]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert_eq!(started.elapsed().as_secs(), held);
+        }
     }
 }

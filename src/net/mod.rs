@@ -1,4 +1,4 @@
-//! Byte streams and HTTP: TLS settings, WebSocket as a stream, proxies, AMQP keep-alive, an HTTP client. Knows nothing of messages.
+//! Byte streams and HTTP: TCP, TLS settings, WebSocket as a stream, proxies, AMQP keep-alive, an HTTP client. Knows nothing of messages.
 
 mod close_answer;
 mod frame_bytes;
@@ -7,8 +7,10 @@ pub(crate) mod fuzzing;
 mod http_client;
 mod keep_alive;
 pub mod proxy;
+pub mod tcp;
 pub mod tls;
 pub mod transport;
+mod trust;
 pub mod websocket;
 
 pub use close_answer::CloseAnswer;

@@ -9,6 +9,8 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject as _};
 
+use super::trust::Trust;
+
 /// Why no TLS settings could be made. Each names the file or says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -36,16 +38,35 @@ pub enum TlsError {
     /// Neither the platform nor a file gave one root.
     #[error("no trusted CA certificates: the system has none; install ca-certificates or set azure.ca_file")]
     NoRoots,
+    /// Nothing can be verified with these roots.
+    #[error("certificates can't be verified: {0}")]
+    Verifier(String),
     /// The crypto provider and the TLS versions don't fit.
     #[error("TLS can't be set up: {0}")]
     Versions(#[from] rustls::Error),
 }
 
-/// Client settings for TLS 1.2 and 1.3 that trust the platform's roots and those in `ca_file` (PEM).
+/// Client settings for TLS 1.2 and 1.3 that trust the platform's roots and those in `ca_file` (PEM). The file is read
+/// again when it changes.
 ///
 /// # Errors
 /// The CA file can't be used, or nothing is trusted at all.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let trust = Trust::new(ca_file.map(Path::to_owned), Arc::clone(&provider))?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trust))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// The platform's roots and those in `ca_file`.
+///
+/// # Errors
+/// The CA file can't be used, or nothing is trusted at all.
+pub(super) fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     // Single broken certificates of the platform are left out, as everywhere.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -64,10 +85,7 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
             return Err(TlsError::NoCertificate(path.to_owned()));
         }
     }
-    if roots.is_empty() {
-        return Err(TlsError::NoRoots);
-    }
-    client_config_with(roots)
+    if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }
 }
 
 /// Client settings that trust exactly `roots`.

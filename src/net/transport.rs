@@ -1,15 +1,13 @@
-//! From a host name to a byte stream: TCP, maybe through a proxy, TLS, maybe a WebSocket.
+//! From a host name to a byte stream: maybe through a proxy, TLS, maybe a WebSocket.
 //!
 //! Knows no AMQP; the caller bounds the time.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::client_async_with_config;
@@ -18,29 +16,8 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 
 use super::proxy::Proxy;
+use super::tcp::tcp;
 use super::websocket::{WebSocketBytes, limits};
-
-/// A peer that is gone without a word is noticed by the kernel too, beside AMQP's own idle time-out.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// Opens TCP to `host:port` with Nagle off and keep-alive on. DNS is asked anew; every address is tried in turn.
-///
-/// # Errors
-/// The last address's, with its text; or that the name has none.
-pub async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-    for address in lookup_host((host, port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
-                return Ok(stream);
-            }
-            Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
-        }
-    }
-    Err(last)
-}
 
 /// Opens TLS to `host:port`, through `proxy` if it serves that host. The certificate must be for `host`, which may
 /// be an IP address.
@@ -69,7 +46,15 @@ pub async fn tls(
     TlsConnector::from(config.clone())
         .connect(name, stream)
         .await
-        .map_err(|error| io::Error::new(error.kind(), format!("TLS with {host}: {error}")))
+        .map_err(|error| io::Error::new(error.kind(), format!("TLS with {host}: {}", said(&error))))
+}
+
+/// Our own words about a certificate come without the TLS library's frame.
+fn said(error: &io::Error) -> String {
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::Other(ours)) => ours.0.to_string(),
+        Some(_) | None => error.to_string(),
+    }
 }
 
 /// Opens a WebSocket at `wss://{host}:{port}{path}` over a TLS stream to it. The server must choose `subprotocol`.

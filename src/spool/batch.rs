@@ -10,6 +10,9 @@ use super::books::{Books, ByGroup};
 use super::handout::Fresh;
 use super::ledger::{Ledger, Limits};
 use super::mailbox::{MoveTo, Moved, Op, Reply};
+use super::schema::write_ledger;
+use super::seal::{self, Sealed};
+use super::trouble::damage;
 use super::types::{Appended, DedupKey, NewRecord, Seq, SpoolError};
 use super::upkeep;
 use crate::model::ParkReason;
@@ -132,10 +135,17 @@ impl<'a> Batch<'a> {
                 self.answers.push(Answer::Done(reply));
                 self.conn
                     .prepare_cached(
-                        "INSERT INTO state(namespace, key, value, expires_ms) VALUES(?, ?, ?, ?)
-                         ON CONFLICT DO UPDATE SET value = excluded.value, expires_ms = excluded.expires_ms",
+                        "INSERT INTO state(namespace, key, value, expires_ms, seal) VALUES(?, ?, ?, ?, ?)
+                         ON CONFLICT DO UPDATE SET value = excluded.value, expires_ms = excluded.expires_ms,
+                             seal = excluded.seal",
                     )?
-                    .execute(params![namespace, key, &value[..], expires_ms])?;
+                    .execute(params![
+                        namespace,
+                        key,
+                        &value[..],
+                        expires_ms,
+                        seal::of_state(&namespace, &key, &value, expires_ms)
+                    ])?;
             }
             Op::DeleteState { namespace, key, reply } => {
                 self.answers.push(Answer::Done(reply));
@@ -172,7 +182,13 @@ impl<'a> Batch<'a> {
             record.dedup.map(|key| key.0),
             &record.body[..]
         ])?;
-        self.insert_idx(seq, lane.id, self.rules.now_ms, bytes)?;
+        let sealed = Sealed {
+            lane: &record.lane,
+            group: &record.group,
+            received_ms: self.rules.now_ms,
+            body: &record.body,
+        };
+        self.insert_idx(seq, lane.id, self.rules.now_ms, bytes, sealed.seal(seq))?;
         if let Some(DedupKey(key)) = record.dedup.filter(|_| self.rules.dedup_window_ms > 0) {
             self.conn
                 .prepare_cached(
@@ -212,10 +228,17 @@ impl<'a> Batch<'a> {
         seq
     }
 
-    pub(super) fn insert_idx(&self, seq: Seq, lane: i64, received_ms: i64, len: i64) -> rusqlite::Result<()> {
+    pub(super) fn insert_idx(
+        &self,
+        seq: Seq,
+        lane: i64,
+        received_ms: i64,
+        len: i64,
+        seal: u32,
+    ) -> rusqlite::Result<()> {
         self.conn
-            .prepare_cached("INSERT INTO idx(seq, lane, received_ms, len) VALUES(?, ?, ?, ?)")?
-            .execute([seq.0, lane, received_ms, len])
+            .prepare_cached("INSERT INTO idx(seq, lane, received_ms, len, seal) VALUES(?, ?, ?, ?, ?)")?
+            .execute([seq.0, lane, received_ms, len, i64::from(seal)])
             .map(drop)
     }
 
@@ -235,22 +258,33 @@ impl<'a> Batch<'a> {
 
     /// Only the small row moves; the body stays where it is.
     fn park(&mut self, seq: Seq, reason: ParkReason, detail: &str) -> rusqlite::Result<()> {
-        let row: Option<(i64, i64, i64)> = self
+        let row: Option<(i64, i64, i64, Option<u32>)> = self
             .conn
-            .prepare_cached("DELETE FROM idx WHERE seq = ? RETURNING lane, received_ms, len")?
-            .query_row([seq.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .prepare_cached("DELETE FROM idx WHERE seq = ? RETURNING lane, received_ms, len, seal")?
+            .query_row([seq.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
             .optional()?;
-        let Some((lane, received_ms, len)) = row else { return Ok(()) };
+        let Some((lane, received_ms, len, seal)) = row else { return Ok(()) };
         self.conn
             .prepare_cached(
-                "INSERT INTO parked(seq, lane, received_ms, len, parked_ms, reason, detail)
-                 VALUES(?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO parked(seq, lane, received_ms, len, parked_ms, reason, detail, seal)
+                 VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
             )?
-            .execute(params![seq.0, lane, received_ms, len, self.rules.now_ms, reason.as_str(), detail])?;
+            .execute(params![
+                seq.0,
+                lane,
+                received_ms,
+                len,
+                self.rules.now_ms,
+                reason.as_str(),
+                detail,
+                seal
+            ])?;
         let group: Arc<str> = self
             .conn
             .prepare_cached("SELECT grp FROM lane WHERE id = ?")?
-            .query_row([lane], |row| Ok(Arc::from(row.get_ref(0)?.as_str()?)))?;
+            .query_row([lane], |row| Ok(Arc::from(row.get_ref(0)?.as_str()?)))
+            .optional()?
+            .ok_or_else(|| damage("a record's lane is missing"))?;
         *self.by_group.entry(group).or_default() += 1;
         self.ledger.take_pending(len);
         self.ledger.add_parked(len);
@@ -292,21 +326,4 @@ impl<'a> Batch<'a> {
     pub(super) fn into_answers(self) -> Answers {
         Answers(self.answers)
     }
-}
-
-pub(super) fn write_ledger(conn: &Connection, ledger: &Ledger) -> rusqlite::Result<()> {
-    conn.prepare_cached(
-        "UPDATE ledger SET next_seq = ?, pending = ?, pending_bytes = ?, parked = ?, parked_bytes = ?,
-         dedup = ?, lanes = ?",
-    )?
-    .execute([
-        ledger.next_seq,
-        ledger.pending,
-        ledger.pending_bytes,
-        ledger.parked,
-        ledger.parked_bytes,
-        ledger.dedup,
-        ledger.lanes,
-    ])
-    .map(drop)
 }

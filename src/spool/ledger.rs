@@ -99,6 +99,16 @@ impl Limits {
 }
 
 impl Ledger {
+    /// Its checksum: with a changed bit in a count, everything could be refused, or anything let in.
+    pub(super) fn seal(&self) -> u32 {
+        let Self { next_seq, pending, pending_bytes, parked, parked_bytes, dedup, lanes } = *self;
+        let mut hasher = crc32fast::Hasher::new();
+        for count in [next_seq, pending, pending_bytes, parked, parked_bytes, dedup, lanes] {
+            hasher.update(&count.to_le_bytes());
+        }
+        hasher.finalize()
+    }
+
     pub(super) fn add_pending(&mut self, bytes: i64) {
         self.pending += 1;
         self.pending_bytes += bytes;

@@ -89,6 +89,8 @@ impl Op {
 pub(super) struct Taken {
     pub(super) ops: Vec<Op>,
     pub(super) done: Vec<Seq>,
+    /// Something that was read shows that the database is damaged.
+    pub(super) damage: Option<String>,
     /// Nothing more will come, and nothing is left.
     pub(super) ended: bool,
 }
@@ -99,6 +101,7 @@ struct Waiting {
     bytes: usize,
     /// At most as long as there are records handed out.
     done: Vec<Seq>,
+    damage: Option<String>,
     closed: bool,
 }
 
@@ -135,6 +138,12 @@ impl Mailbox {
         }
     }
 
+    /// Reports damage that keeps the queue from going on.
+    pub(super) fn damaged(&self, why: String) {
+        self.lock().damage = Some(why);
+        self.arrived.notify_one();
+    }
+
     /// Nothing more is let in; what waits is still taken.
     pub(super) fn close(&self) {
         self.lock().closed = true;
@@ -147,10 +156,13 @@ impl Mailbox {
         let (mut waiting, _) = self
             .arrived
             .wait_timeout_while(waiting, patience, |waiting| {
-                waiting.ops.is_empty() && waiting.done.is_empty() && !waiting.closed
+                waiting.ops.is_empty()
+                    && waiting.done.is_empty()
+                    && waiting.damage.is_none()
+                    && !waiting.closed
             })
             .unwrap_or_else(PoisonError::into_inner);
-        let mut taken = Taken::default();
+        let mut taken = Taken { damage: waiting.damage.take(), ..Taken::default() };
         let mut bytes = 0;
         while taken.ops.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
             let Some(op) = waiting.ops.pop_front() else { break };

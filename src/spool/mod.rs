@@ -6,6 +6,7 @@
 
 mod batch;
 mod books;
+mod carve;
 mod claim;
 pub mod control;
 mod database;
@@ -17,17 +18,26 @@ mod ledger;
 mod mailbox;
 mod memory;
 mod meters;
+mod opening;
 mod operator;
 mod parked;
 mod queue;
 mod reader;
+mod recovery;
+mod rescue;
+mod salvage;
+mod schema;
+mod seal;
 mod state_store;
+mod trouble;
 mod types;
 mod upkeep;
+mod wal;
 mod wire;
 mod writer;
 
 pub use claim::Claim;
+pub use folder::damaged_files;
 pub use operator::{Operator, OperatorError};
 pub use queue::Spool;
 pub use state_store::StateStore;

@@ -66,7 +66,7 @@ enum Way {
 }
 
 impl Operator {
-    /// Takes the instance lock if it is free, else connects to the instance that holds it.
+    /// Connects to the running instance; takes the instance lock only when none answers.
     ///
     /// # Errors
     /// `NoSpool`, `Spool`, `Unreachable`.
@@ -75,14 +75,15 @@ impl Operator {
         if !holds_spool(&config.directory) {
             return Err(OperatorError::NoSpool(directory));
         }
+        // The lock is not even tried while an instance answers: one that restarts just then would find it taken.
+        let error = match UnixStream::connect(control_socket(&config.directory)).await {
+            Ok(stream) => return Ok(Self { directory, way: Way::Running(BufReader::new(stream)) }),
+            Err(error) => error,
+        };
         match Spool::open(config, Clock::system()) {
-            Ok((spool, _)) => return Ok(Self { directory, way: Way::Files(spool) }),
-            Err(SpoolError::InUse(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        match UnixStream::connect(control_socket(&config.directory)).await {
-            Ok(stream) => Ok(Self { directory, way: Way::Running(BufReader::new(stream)) }),
-            Err(error) => Err(OperatorError::Unreachable { directory, error }),
+            Ok((spool, _)) => Ok(Self { directory, way: Way::Files(spool) }),
+            Err(SpoolError::InUse(_)) => Err(OperatorError::Unreachable { directory, error }),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -67,9 +67,12 @@ pub enum SpoolError {
         "parked messages use up their budget; application {0} must be cleaned up with `spool list` first"
     )]
     ParkedFull(Arc<str>),
-    /// The disk failed or is full. Nothing more is accepted until a restart, or until space returns.
-    #[error("the spool can't write: {0}")]
+    /// The disk failed or is full. Nothing is accepted until it is well again, which is tried every few seconds.
+    #[error("the spool can't work: {0}")]
     Io(String),
+    /// What was stored can't be had back as it was: trying again does not help.
+    #[error("the spool is damaged: {0}")]
+    Damaged(String),
     /// The spool is closing.
     #[error("the spool is closed")]
     Closed,
@@ -173,6 +176,9 @@ pub struct Stats {
     pub last_commit: Duration,
     /// Appends can succeed.
     pub healthy: bool,
-    /// At the start the database was damaged, was moved aside, and a new one begun.
+    /// Since the start the database was found damaged, was moved aside, and what could be read of it saved into a
+    /// new one.
     pub set_aside: bool,
+    /// Damaged databases that lie in the folder, for a person to look at and delete.
+    pub damaged_files: u64,
 }

@@ -76,7 +76,7 @@ pub(super) fn sweep(
         )?;
         ledger.lanes -= i64::try_from(deleted).unwrap_or(i64::MAX);
     }
-    super::batch::write_ledger(conn, &ledger)?;
+    super::schema::write_ledger(conn, &ledger)?;
     transaction.commit()?;
     Ok(Some(ledger))
 }

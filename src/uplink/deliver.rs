@@ -12,9 +12,9 @@ use super::translate::{SkipReason, Translated, translate};
 use crate::azure::{HubAddress, HubDevice, Telemetry};
 use crate::config::TelemetryFormat;
 use crate::devices::ResolveError;
-use crate::iot_hub::{SendError, Trouble};
+use crate::iot_hub::{RetryReason, SendError, Trouble};
 use crate::model::{Clock, EndDevice, Outcome, ParkReason};
-use crate::spool::Seq;
+use crate::spool::{Seq, SpoolError};
 
 /// How often one delivery may ask anew where its device lives, before it waits like any other failure.
 const MAX_RESOLUTIONS: usize = 3;
@@ -32,13 +32,19 @@ pub(super) struct Deliverer<R, D, H, O, L> {
 }
 
 impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D, H, O, L> {
-    /// Delivers one message. The item comes back when it must be tried again.
-    pub(super) async fn deliver(&self, device: &EndDevice, mut item: Item) -> (Option<Item>, Verdict) {
-        let verdict = self.attempt(device, &mut item).await;
-        (matches!(verdict, Verdict::RetryDevice { .. } | Verdict::RetryHub(_)).then_some(item), verdict)
+    /// Delivers one message. The item comes back when it must be tried again. `in_turn`: it stood in line at its hub, whose
+    /// pace let it go; else it only finds out where its device lives.
+    pub(super) async fn deliver(
+        &self,
+        device: &EndDevice,
+        mut item: Item,
+        in_turn: bool,
+    ) -> (Option<Item>, Verdict) {
+        let verdict = self.attempt(device, &mut item, in_turn).await;
+        ((!matches!(verdict, Verdict::Finished { .. })).then_some(item), verdict)
     }
 
-    async fn attempt(&self, device: &EndDevice, item: &mut Item) -> Verdict {
+    async fn attempt(&self, device: &EndDevice, item: &mut Item, in_turn: bool) -> Verdict {
         let fresh = item.hot.as_ref().and_then(|hot| hot.body.clone().map(|body| (hot.received_ms, body)));
         let (received_ms, body) = match fresh {
             Some(fresh) => fresh,
@@ -48,6 +54,10 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
                     error!(%device, seq = item.seq.0, "A stored message is no longer in the spool.");
                     return Verdict::Finished { answered: None };
                 }
+                // Trying again would not help, and would keep back all that follows.
+                Err(SpoolError::Damaged(detail)) => {
+                    return self.park(device, item, ParkReason::Damaged, detail, None).await;
+                }
                 Err(error) => {
                     warn!(%device, seq = item.seq.0, %error, "A stored message can't be read back; will try again.");
                     return Verdict::RetryDevice { after: None };
@@ -56,7 +66,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
         };
         match translate(&body, device, received_ms, self.format) {
             Ok(Translated::Telemetry { telemetry, dev_eui, .. }) => {
-                match self.send(device, dev_eui.as_deref(), &telemetry, item).await {
+                match self.send(device, dev_eui.as_deref(), &telemetry, item, in_turn).await {
                     Ok(hub_device) => {
                         self.downlinks.delivered(device, &hub_device, &body, received_ms);
                         self.sent(received_ms, &hub_device, item)
@@ -67,7 +77,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
             Ok(Translated::Skipped(SkipReason::NoFPort)) => self.skip(item),
             Ok(Translated::Skipped(SkipReason::Kind(_))) => {
                 match self.downlinks.reports(device, &body, received_ms).await {
-                    Ok(reports) => self.report(device, reports, received_ms, item).await,
+                    Ok(reports) => self.report(device, reports, received_ms, item, in_turn).await,
                     Err(reason) => {
                         warn!(%device, seq = item.seq.0, reason, "A message about downlinks can't be understood yet; will try again.");
                         Verdict::RetryDevice { after: None }
@@ -85,10 +95,11 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
         reports: Reports,
         received_ms: i64,
         item: &mut Item,
+        in_turn: bool,
     ) -> Verdict {
         let mut last = None;
         for telemetry in &reports.telemetry {
-            match self.send(device, reports.dev_eui.as_deref(), telemetry, item).await {
+            match self.send(device, reports.dev_eui.as_deref(), telemetry, item, in_turn).await {
                 Ok(hub_device) => last = Some(hub_device),
                 Err(verdict) => return verdict,
             }
@@ -113,6 +124,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
         dev_eui: Option<&str>,
         telemetry: &Telemetry,
         item: &mut Item,
+        in_turn: bool,
     ) -> Result<Arc<HubDevice>, Verdict> {
         for _ in 0..MAX_RESOLUTIONS {
             let hub_device = match self.devices.resolve(device, dev_eui).await {
@@ -126,15 +138,15 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
                     return Err(self.park(device, item, reason, detail, None).await);
                 }
             };
+            if !in_turn {
+                return Err(Verdict::Resolved(hub_device.hub.clone()));
+            }
             match self.hubs.send(&hub_device, telemetry).await {
                 Ok(()) => return Ok(hub_device),
                 Err(SendError::Retry { reason, detail, after, trouble }) => {
                     debug!(%device, hub = %hub_device.hub, reason = reason.as_str(), detail, "Sending failed for now.");
                     self.observer.retried(reason.as_str());
-                    return Err(match trouble {
-                        Trouble::Device => Verdict::RetryDevice { after },
-                        Trouble::Hub(address) => Verdict::RetryHub(address),
-                    });
+                    return Err(self.retry(reason, after, trouble, &hub_device.hub));
                 }
                 Err(SendError::Reresolve { reason, detail }) => {
                     debug!(%device, hub = %hub_device.hub, %reason, detail, "The hub refuses the device; asking anew where it lives.");
@@ -147,6 +159,35 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
             }
         }
         Err(Verdict::RetryDevice { after: None })
+    }
+
+    /// How far a passing failure reaches.
+    fn retry(
+        &self,
+        reason: RetryReason,
+        after: Option<Duration>,
+        trouble: Trouble,
+        hub: &HubAddress,
+    ) -> Verdict {
+        match (trouble, reason) {
+            (Trouble::Hub(address), _) => Verdict::RetryHub(address),
+            (Trouble::Device, RetryReason::Throttled) => Verdict::Throttled(hub.clone()),
+            (Trouble::Device, RetryReason::Quota) => {
+                let resets_in = until_midnight(self.clock.now_ms());
+                Verdict::QuotaUsedUp { hub: hub.clone(), resets_in }
+            }
+            (
+                Trouble::Device,
+                RetryReason::Connection
+                | RetryReason::ConnectsThrottled
+                | RetryReason::Link
+                | RetryReason::Taken
+                | RetryReason::Hub
+                | RetryReason::Timeout
+                | RetryReason::Released
+                | RetryReason::Token,
+            ) => Verdict::RetryDevice { after },
+        }
     }
 
     fn sent(&self, received_ms: i64, hub_device: &Arc<HubDevice>, item: &mut Item) -> Verdict {
@@ -179,6 +220,12 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
         tell(item, Outcome::Parked { reason, detail });
         Verdict::Finished { answered }
     }
+}
+
+/// IoT Hub counts its days in UTC.
+fn until_midnight(now_ms: i64) -> Duration {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    Duration::from_millis((DAY_MS - now_ms.rem_euclid(DAY_MS)).unsigned_abs())
 }
 
 fn tell(item: &mut Item, outcome: Outcome) {

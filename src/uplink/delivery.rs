@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::window::Seat;
 use crate::azure::HubAddress;
 use crate::model::{EndDevice, Outcome};
 use crate::spool::Seq;
@@ -51,6 +52,8 @@ pub(super) struct Start {
     pub(super) item: Item,
     pub(super) place: Place,
     pub(super) probe: bool,
+    /// Its place in the window, to be given back when the delivery ends.
+    pub(super) seat: Seat,
 }
 
 /// How a delivery ended.
@@ -61,6 +64,8 @@ pub(super) enum Verdict {
         /// The hub that took the message or refused it for good, and so can be reached.
         answered: Option<HubAddress>,
     },
+    /// Now it is known where the device lives: the message goes there in its turn.
+    Resolved(HubAddress),
     /// This device waits.
     RetryDevice {
         /// At least this long, if somebody asked for it.
@@ -68,13 +73,27 @@ pub(super) enum Verdict {
     },
     /// The whole hub waits.
     RetryHub(HubAddress),
+    /// The hub takes no more messages for a moment: this device's, or anybody's.
+    Throttled(HubAddress),
+    /// The messages of the hub's day are used up.
+    QuotaUsedUp {
+        hub: HubAddress,
+        /// Until midnight UTC.
+        resets_in: Duration,
+    },
 }
 
-/// A hub went down or came up with the end of a delivery.
+/// What the end of a delivery changed about a hub.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HubState {
     Down(HubAddress),
     Up(HubAddress),
+    /// It refuses messages as too many, and gets them more slowly from now on.
+    Throttled(HubAddress),
+    /// It takes no more messages today.
+    QuotaUsedUp(HubAddress),
+    /// It takes messages again.
+    QuotaBack(HubAddress),
 }
 
 /// What [`Schedule::finished`] needs back of a [`Start`].
@@ -83,11 +102,13 @@ pub(super) struct Ticket {
     pub(super) device: EndDevice,
     pub(super) place: Place,
     pub(super) probe: bool,
+    pub(super) seat: Seat,
 }
 
 impl Start {
     /// Splits off what the schedule needs when the delivery ends.
     pub(super) fn into_parts(self) -> (Ticket, Item) {
-        (Ticket { device: self.device, place: self.place, probe: self.probe }, self.item)
+        let Self { device, item, place, probe, seat } = self;
+        (Ticket { device, place, probe, seat }, item)
     }
 }

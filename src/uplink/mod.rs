@@ -6,13 +6,16 @@ mod deliver;
 mod delivery;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;
+mod limits;
 pub mod ports;
 mod pump;
 mod reported;
 mod schedule;
 mod translate;
 mod twin_reports;
+mod window;
 
+pub use limits::HubLimits;
 pub use pump::{Pump, PumpOptions};
 pub use reported::{patch, reported};
 pub use translate::{SkipReason, TranslateError, Translated, translate};

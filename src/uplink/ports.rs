@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::azure::{HubDevice, Telemetry};
+use super::limits::HubLimits;
+use crate::azure::{HubAddress, HubDevice, Telemetry};
 use crate::devices::ResolveError;
 use crate::iot_hub::SendError;
 use crate::model::{EndDevice, ParkReason};
@@ -95,4 +96,6 @@ pub trait Observer: Send + Sync + 'static {
     fn retried(&self, reason: &'static str);
     /// A stored message turned out to carry no telemetry.
     fn skipped(&self);
+    /// What a hub takes now, told when it changes and once a second at most besides.
+    fn limited(&self, _hub: &HubAddress, _limits: HubLimits) {}
 }

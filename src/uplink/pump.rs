@@ -12,13 +12,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::deliver::Deliverer;
-use super::delivery::{HubState, Item, Ticket, Verdict};
+use super::delivery::{HubState, Item, Place, Ticket, Verdict};
 use super::ports::{Devices, Downlinks, Hubs, Observer, Records};
 use super::schedule::Schedule;
 use crate::azure::HubAddress;
 use crate::config::TelemetryFormat;
 use crate::model::{Backoff, Clock, EndDevice};
 use crate::spool::{Claim, Pending};
+
+/// Between two looks at the hubs' limits, for metrics.
+const TELL_EACH: Duration = Duration::from_secs(1);
 
 /// How the pump behaves.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct PumpOptions {
     pub max_in_flight: usize,
     /// The shape of telemetry.
     pub format: TelemetryFormat,
+    /// Messages a second for one hub at most, as its tier allows; `None`: learnt from its answers.
+    pub rate: Option<f64>,
     /// Tells the time for latency.
     pub clock: Clock,
 }
@@ -40,6 +45,8 @@ pub struct Pump<R, D, H, O, L> {
     schedule: Schedule,
     deliveries: JoinSet<(Ticket, Option<Item>, Verdict)>,
     hub_up: broadcast::Receiver<HubAddress>,
+    /// When the hubs' limits were told last.
+    told: Instant,
 }
 
 impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O, L> {
@@ -53,12 +60,13 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
         hub_up: broadcast::Receiver<HubAddress>,
         options: PumpOptions,
     ) -> Self {
-        let PumpOptions { backoff, max_in_flight, format, clock } = options;
+        let PumpOptions { backoff, max_in_flight, rate, format, clock } = options;
         Self {
             deliverer: Arc::new(Deliverer { records, devices, hubs, observer, downlinks, format, clock }),
-            schedule: Schedule::new(backoff, max_in_flight),
+            schedule: Schedule::new(backoff, max_in_flight, rate),
             deliveries: JoinSet::new(),
             hub_up,
+            told: Instant::now(),
         }
     }
 
@@ -116,7 +124,9 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
             let deliverer = Arc::clone(&self.deliverer);
             self.deliveries.spawn(async move {
                 let seq = item.seq;
-                let delivery = AssertUnwindSafe(deliverer.deliver(&ticket.device, item)).catch_unwind();
+                let in_turn = matches!(ticket.place, Place::Hub(_));
+                let delivery = deliverer.deliver(&ticket.device, item, in_turn);
+                let delivery = AssertUnwindSafe(delivery).catch_unwind();
                 let (item, verdict) = delivery.await.unwrap_or_else(|_| {
                     let device = &ticket.device;
                     error!(%device, seq = seq.0, "A delivery panicked, a bug; its message is read again and tried later.");
@@ -153,17 +163,23 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
                 let change = self
                     .schedule
                     .finished(ticket, item, verdict, Instant::now(), || hub_of(devices, &device));
-                match change {
-                    Some(HubState::Down(hub)) => {
-                        warn!(%hub, "The hub can't be reached; its messages wait in the spool.");
-                    }
-                    Some(HubState::Up(hub)) => info!(%hub, "The hub takes messages again."),
-                    None => {}
+                self.tell_limits(change.is_some());
+                if let Some(change) = change {
+                    report(change);
                 }
             }
             // Panics are caught inside, and nobody aborts a delivery while the pump runs.
             Err(error) => {
                 error!(%error, "A delivery ended abnormally; its device waits until the next restart.")
+            }
+        }
+    }
+
+    fn tell_limits(&mut self, now: bool) {
+        if now || self.told.elapsed() >= TELL_EACH {
+            self.told = Instant::now();
+            for (hub, limits) in self.schedule.hub_limits() {
+                self.deliverer.observer.limited(hub, limits);
             }
         }
     }
@@ -177,6 +193,21 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
     fn wake(&mut self) {
         let devices = &self.deliverer.devices;
         self.schedule.wake(Instant::now(), |device| hub_of(devices, device));
+    }
+}
+
+fn report(change: HubState) {
+    match change {
+        HubState::Down(hub) => warn!(%hub, "The hub can't be reached; its messages wait in the spool."),
+        HubState::Up(hub) => info!(%hub, "The hub takes messages again."),
+        HubState::Throttled(hub) => {
+            warn!(%hub, "The hub takes fewer messages than come in; it gets them more slowly, and the rest wait in the spool.");
+        }
+        HubState::QuotaUsedUp(hub) => error!(
+            %hub,
+            "The hub's messages of this day are used up; all wait in the spool until midnight UTC, or until it has more units."
+        ),
+        HubState::QuotaBack(hub) => info!(%hub, "The hub has messages left again."),
     }
 }
 

@@ -10,33 +10,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::delivery::{Hot, HubState, Item, Place, Start, Ticket, Verdict};
+use super::limits::{HubLimits, Limits, Refusal};
+use super::window::{Down, Window};
 use crate::azure::HubAddress;
 use crate::model::{Backoff, EndDevice};
 use crate::spool::Pending;
 
-/// A probe without an answer for this long does not keep the next one back: it may hang for its device's sake.
-const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+/// Bodies in memory of one lane; a longer one's are read back, so that a backlog leaves the memory to the others.
+const BODIES_PER_LANE: usize = 64;
 
 /// A device's messages. It stands in exactly one place: ready in a window, under way as a ticket, or waiting for a timer.
 #[derive(Debug)]
 struct Lane {
     queue: VecDeque<Item>,
     failures: u32,
-}
-
-/// The messages on their way to one place.
-#[derive(Debug, Default)]
-struct Window {
-    in_flight: usize,
-    ready: VecDeque<EndDevice>,
-    down: Option<Down>,
-}
-
-#[derive(Debug)]
-struct Down {
-    failures: u32,
-    /// When the next message may ask whether the hub is back.
-    probe_at: Instant,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,11 +38,17 @@ pub(super) struct Schedule {
     device_backoff: Backoff,
     hub_backoff: Backoff,
     max_in_flight: usize,
+    /// Messages a second that a hub's tier allows, if it is known.
+    rate: Option<f64>,
     in_flight: usize,
 }
 
+/// Waits of a device that alone is refused as too many, and as the day is used up.
+const THROTTLED: Backoff = Backoff { initial: Duration::from_millis(500), max: Duration::from_secs(5) };
+const USED_UP: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(300) };
+
 impl Schedule {
-    pub(super) fn new(device_backoff: Backoff, max_in_flight: usize) -> Self {
+    pub(super) fn new(device_backoff: Backoff, max_in_flight: usize, rate: Option<f64>) -> Self {
         // Probing a hub costs one message, so it may be asked often: recovery is noticed within seconds.
         let hub_backoff =
             Backoff { initial: device_backoff.initial, max: device_backoff.max.min(Duration::from_secs(5)) };
@@ -66,6 +59,7 @@ impl Schedule {
             device_backoff,
             hub_backoff,
             max_in_flight,
+            rate,
             in_flight: 0,
         }
     }
@@ -74,9 +68,13 @@ impl Schedule {
     pub(super) fn push(
         &mut self,
         device: EndDevice,
-        pending: Pending,
+        mut pending: Pending,
         hub: impl FnOnce() -> Option<HubAddress>,
     ) {
+        let lane_length = self.lanes.get(&device).map_or(0, |lane| lane.queue.len());
+        if lane_length >= BODIES_PER_LANE {
+            pending.body = None;
+        }
         let hot = (pending.body.is_some() || pending.waiter.is_some()).then(|| {
             Box::new(Hot { received_ms: pending.received_ms, body: pending.body, waiter: pending.waiter })
         });
@@ -92,7 +90,8 @@ impl Schedule {
 
     fn enqueue(&mut self, device: EndDevice, hub: Option<HubAddress>) {
         let place = Place::new(&device, hub);
-        self.windows.entry(place).or_default().ready.push_back(device);
+        let doubtful = self.lanes.get(&device).is_some_and(|lane| lane.failures > 0);
+        self.windows.entry(place).or_default().queue(device, doubtful);
     }
 
     /// Everything that may start now. `hub` says where a device is now.
@@ -104,35 +103,33 @@ impl Schedule {
         self.move_on(now, hub);
         let mut starts = Vec::new();
         for (key, window) in &mut self.windows {
-            while let Some(probe) = window.admits(self.max_in_flight, now) {
-                let Some(device) = window.ready.pop_front() else { break };
-                let Some(lane) = self.lanes.get_mut(&device) else { continue };
-                let Some(item) = lane.queue.pop_front() else { continue };
-                window.in_flight += 1;
-                if let Some(down) = &mut window.down {
-                    down.probe_at = now + PROBE_PATIENCE;
-                }
+            if matches!(key, Place::Hub(_)) {
+                window.limits.get_or_insert_with(|| Limits::new(self.rate, now));
+            }
+            while let Some((device, seat, probe)) = window.next(self.max_in_flight, now) {
+                let item = self.lanes.get_mut(&device).and_then(|lane| lane.queue.pop_front());
+                let Some(item) = item else {
+                    window.leave(&seat);
+                    continue;
+                };
                 self.in_flight += 1;
-                starts.push(Start { device, item, place: key.clone(), probe });
+                starts.push(Start { device, item, place: key.clone(), probe, seat });
             }
         }
         starts
     }
 
-    /// Who waits first for a hub that is down, but is not its device any more, is no probe and need not wait.
+    /// Who waits for a hub that is down or takes no more today, but is not its device any more, is no probe and need not wait.
     fn move_on(&mut self, now: Instant, hub: impl Fn(&EndDevice) -> Option<HubAddress>) {
         let mut moved = Vec::new();
         for (place, window) in &mut self.windows {
-            if window.down.as_ref().is_none_or(|down| down.probe_at > now) {
+            if window.probe_at().is_none_or(|at| at > now) {
                 continue;
             }
-            while let Some(first) = window.ready.front() {
-                let now_at = hub(first);
-                if Place::new(first, now_at.clone()) == *place {
-                    break;
-                }
-                moved.extend(window.ready.pop_front().map(|device| (device, now_at)));
-            }
+            moved.extend(window.take_out(|device| {
+                let now_at = hub(device);
+                (Place::new(device, now_at.clone()) != *place).then_some(now_at)
+            }));
         }
         for (device, hub) in moved {
             self.enqueue(device, hub);
@@ -163,7 +160,16 @@ impl Schedule {
                     self.enqueue(ticket.device, hub());
                 }
                 let answered = answered?;
-                self.hub_up(&answered).then_some(HubState::Up(answered))
+                let was_down = self.hub_up(&answered);
+                if self.limits(&answered, now).accepted(now) {
+                    return Some(HubState::QuotaBack(answered));
+                }
+                was_down.then_some(HubState::Up(answered))
+            }
+            Verdict::Resolved(address) => {
+                let doubtful = lane.failures > 0;
+                self.windows.entry(Place::Hub(address)).or_default().queue(ticket.device, doubtful);
+                None
             }
             Verdict::RetryDevice { after } => {
                 lane.failures += 1;
@@ -176,7 +182,7 @@ impl Schedule {
                 let probed = ticket.probe && ticket.place == place;
                 let window = self.windows.entry(place).or_default();
                 // Behind the others, so that each hub is asked by another device: this one may be why it fails.
-                window.ready.push_back(ticket.device);
+                window.queue(ticket.device, false);
                 let failures = match &window.down {
                     // Others were under way when it went down: they say nothing new.
                     Some(_) if !probed => return None,
@@ -187,20 +193,69 @@ impl Schedule {
                 window.down = Some(Down { failures, probe_at: now + self.hub_backoff.wait(failures) });
                 was_up.then_some(HubState::Down(address))
             }
+            Verdict::Throttled(address) => {
+                let failures = lane.failures;
+                let refusal = self.limits(&address, now).throttled(&ticket.device, failures, now);
+                self.refused(ticket.device, refusal, THROTTLED, &address, now);
+                (refusal == Refusal::HubAndNew).then_some(HubState::Throttled(address))
+            }
+            Verdict::QuotaUsedUp { hub: address, resets_in } => {
+                let failures = lane.failures;
+                let asked = ticket.probe && ticket.place == Place::Hub(address.clone());
+                let limits = self.limits(&address, now);
+                let refusal = limits.used_up(&ticket.device, failures, asked, resets_in, now);
+                self.refused(ticket.device, refusal, USED_UP, &address, now);
+                (refusal == Refusal::HubAndNew).then_some(HubState::QuotaUsedUp(address))
+            }
         }
+    }
+
+    /// A refused device waits by itself, or behind the others for its hub.
+    fn refused(
+        &mut self,
+        device: EndDevice,
+        refusal: Refusal,
+        backoff: Backoff,
+        address: &HubAddress,
+        now: Instant,
+    ) {
+        let Some(lane) = self.lanes.get_mut(&device) else { return };
+        lane.failures += 1;
+        let failures = lane.failures;
+        match refusal {
+            Refusal::Device => {
+                let wait = backoff.wait(failures);
+                self.timers.push(Reverse(Timer(now + wait, device)));
+            }
+            Refusal::Hub | Refusal::HubAndNew => {
+                self.windows.entry(Place::Hub(address.clone())).or_default().queue(device, false);
+            }
+        }
+    }
+
+    fn limits(&mut self, address: &HubAddress, now: Instant) -> &mut Limits {
+        let window = self.windows.entry(Place::Hub(address.clone())).or_default();
+        window.limits.get_or_insert_with(|| Limits::new(self.rate, now))
+    }
+
+    /// What each hub takes now.
+    pub(super) fn hub_limits(&self) -> impl Iterator<Item = (&HubAddress, HubLimits)> {
+        self.windows.iter().filter_map(|(place, window)| match (place, &window.limits) {
+            (Place::Hub(address), Some(limits)) => Some((address, limits.seen())),
+            (Place::Hub(_) | Place::Unknown(..), _) => None,
+        })
     }
 
     /// Frees a delivery's place. One that nobody uses is forgotten, so that there are never more than in use.
     fn leave(&mut self, ticket: &Ticket, now: Instant) {
         let Some(window) = self.windows.get_mut(&ticket.place) else { return };
-        window.in_flight -= 1;
-        match &mut window.down {
+        window.leave(&ticket.seat);
+        if ticket.probe {
             // It may not have got as far as the hub: unless it says otherwise below, the next asks at once.
-            Some(down) if ticket.probe => down.probe_at = now,
-            None if window.in_flight == 0 && window.ready.is_empty() => {
-                self.windows.remove(&ticket.place);
-            }
-            Some(_) | None => {}
+            window.probed(now);
+        }
+        if window.is_idle() {
+            self.windows.remove(&ticket.place);
         }
     }
 
@@ -222,13 +277,8 @@ impl Schedule {
     /// When to call [`Schedule::wake`] and [`Schedule::start`] again, if only time passes.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let lane = self.timers.peek().map(|Reverse(Timer(at, _))| *at);
-        let probe = self
-            .windows
-            .values()
-            .filter(|window| !window.ready.is_empty())
-            .filter_map(|window| window.down.as_ref().map(|down| down.probe_at))
-            .min();
-        lane.into_iter().chain(probe).min()
+        let window = self.windows.values().filter_map(|window| window.next_due(self.max_in_flight)).min();
+        lane.into_iter().chain(window).min()
     }
 
     /// Deliveries under way.
@@ -243,15 +293,7 @@ impl Schedule {
     }
 }
 
-impl Window {
-    /// Whether one more may start; `Some(true)` if as the probe of a hub that is down.
-    fn admits(&self, max_in_flight: usize, now: Instant) -> Option<bool> {
-        match &self.down {
-            None => (self.in_flight < max_in_flight).then_some(false),
-            Some(down) => (down.probe_at <= now).then_some(true),
-        }
-    }
-}
-
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::reported::{patch, reported};
 use crate::azure::{HubAddress, HubDevice};
-use crate::iot_hub::SendError;
+use crate::iot_hub::{RetryReason, SendError};
 
 /// Reports under way at once, over all hubs.
 const MAX_AT_ONCE: usize = 32;
@@ -25,6 +25,9 @@ const MAX_AT_ONCE: usize = 32;
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// Devices whose last report is remembered. A further one's vanished values linger in its twin.
 const MAX_REMEMBERED: usize = 100_000;
+/// Pauses of a whole hub after it said that it gets too many, and that its day is used up.
+const AFTER_THROTTLED: Duration = Duration::from_secs(10);
+const AFTER_QUOTA: Duration = Duration::from_secs(300);
 /// Pause after a report that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
 
@@ -71,6 +74,8 @@ struct State {
     waiting_bytes: usize,
     /// When each hub takes its next report.
     hubs: HashMap<HubAddress, Instant>,
+    /// Hubs that take none before then: they throttle, or their day is used up.
+    resting: HashMap<HubAddress, Instant>,
 }
 
 #[derive(Debug)]
@@ -184,6 +189,21 @@ impl<T: Twins> Inner<T> {
         match self.twins.report(device, &patch(&last, &now)).await {
             Ok(_) => Outcome::Reported(serde_json::to_vec(&now).unwrap_or_default().into()),
             Err(SendError::Retry { reason, detail, after, .. }) => {
+                let rest = match reason {
+                    RetryReason::Throttled => Some(AFTER_THROTTLED),
+                    RetryReason::Quota => Some(AFTER_QUOTA),
+                    RetryReason::Connection
+                    | RetryReason::ConnectsThrottled
+                    | RetryReason::Link
+                    | RetryReason::Taken
+                    | RetryReason::Hub
+                    | RetryReason::Timeout
+                    | RetryReason::Released
+                    | RetryReason::Token => None,
+                };
+                if let Some(rest) = rest {
+                    self.state().resting.insert(device.hub.clone(), Instant::now() + rest);
+                }
                 let reason = reason.as_str();
                 debug!(device = %device.device_id, hub = %device.hub, reason, detail, "A twin report has to wait.");
                 Outcome::TryAgain(after.unwrap_or_default().max(AFTER_FAILURE))
@@ -200,6 +220,10 @@ impl<T: Twins> Inner<T> {
         let mut state = self.state();
         loop {
             let due = state.due.first_entry().filter(|due| due.key().0 <= now)?.remove();
+            if let Some(until) = state.resting.get(&due.key.0).copied().filter(|until| *until > now) {
+                state.schedule(until, Due { granted: false, ..due });
+                continue;
+            }
             if !due.granted {
                 let turn = state.hubs.get(&due.key.0).map_or(now, |next| now.max(*next));
                 state.hubs.insert(due.key.0.clone(), turn + self.spacing);

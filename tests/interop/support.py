@@ -69,6 +69,10 @@ def interrupted(*_):
 signal.signal(signal.SIGTERM, interrupted)
 
 
+# A key of 32 or 64 bytes in base64, a signature, an API key of The Things Stack.
+SECRET = re.compile(r"(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{86}==)|sig=[^\s&]{10}|NNSXS\.")
+
+
 class Process:
     """A child process that is told, and whose stdout is read, line by line; ended by its id."""
 
@@ -77,6 +81,8 @@ class Process:
         self.lines = queue.Queue()
         self.unasked = []
         self.log = []
+        # What our own program must not write into its log.
+        self.is_ours, self.leaks = str(command[0]) == BINARY, []
         self.child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -97,6 +103,8 @@ class Process:
     def _read(self, stream, to_queue):
         for line in stream:
             self.log.append(line.rstrip())
+            if not to_queue and self.is_ours and SECRET.search(line):
+                self.leaks.append(line.rstrip())
             if to_queue:
                 self.lines.put(line)
         if to_queue:
@@ -153,6 +161,8 @@ class Process:
             reader.join(5)
         for pipe in (self.child.stdin, self.child.stdout, self.child.stderr):
             pipe.close()
+        if self.leaks:
+            raise AssertionError(f"secrets in the log of {self.name}: {self.leaks[:3]}")
 
 
 class Certificates:

@@ -96,6 +96,9 @@ fn wrong_arguments_end_with_2_and_a_hint() {
         &["replay", "x.json"],
         &["spool", "discard"],
         &["spool", "discard", "--all", "7"],
+        &["replay", "--to", "http://127.0.0.1/"],
+        &["replay", "a.json", "--parked", "--to", "http://127.0.0.1/"],
+        &["replay", "a.json", "--reason", "rejected", "--to", "http://127.0.0.1/"],
         &["health", "--url", "http://127.0.0.1:1", "--ready"],
     ] {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
@@ -176,6 +179,25 @@ fn check_config_reports_all_problems_at_once_and_ends_with_78() {
     for secret in ["hush", HUB_KEY, GROUP_KEY] {
         assert!(!text.contains(secret), "{text}");
     }
+}
+
+#[test]
+fn spool_commands_want_their_own_section_to_be_right_and_no_other() {
+    let folder = folder_with("[azure.dps]\nid_scope = '0ne1'\ngroup_enrollment_key_file = '/nowhere'\n");
+    let list = |change: (&str, &str)| {
+        binary(folder.path()).args(["spool", "list"]).env(change.0, change.1).output().unwrap()
+    };
+    let output = list(("TTI_CONNECTOR__SPOOL__MAX_MESSAGES", "1000"));
+    // There is no spool yet, and that is all it has to say.
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("tti-connector-data"), "{}", stderr(&output));
+    let output = list(("TTI_CONNECTOR__SPOOL__MAX_MESSAGES", "1"));
+    assert_eq!(output.status.code(), Some(78));
+    let text = stderr(&output);
+    assert!(
+        text.contains("the configuration has 1 problem") && text.contains("spool.max_messages"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -138,8 +138,25 @@ async fn a_device_that_the_hub_refuses_is_parked_for_a_while_without_dps() {
     let again = directory.resolve(&one, None).await.unwrap();
     directory.lost(&one, &seen, ParkReason::DeviceUnknown);
     assert!(directory.cached(&one, None).unwrap().is_some(), "a late word about the old one changes nothing");
-    directory.lost(&one, &again, ParkReason::Unauthorized);
-    assert_eq!(parked(directory.cached(&one, None)).0, ParkReason::Unauthorized);
+    directory.lost(&one, &again, ParkReason::DeviceUnknown);
+    assert_eq!(parked(directory.cached(&one, None)).0, ParkReason::DeviceUnknown);
+}
+
+#[tokio::test]
+async fn a_device_whose_token_is_refused_is_parked_only_after_half_a_minute_of_tries() {
+    let world = World::with_hub();
+    let directory = world.directory().await;
+    let one = device("app", "dev");
+    for wait in [1, 2, 4, 8, 8, 8].map(Duration::from_secs) {
+        let seen = directory.resolve(&one, None).await.unwrap();
+        directory.lost(&one, &seen, ParkReason::Unauthorized);
+        assert_eq!(retried(directory.cached(&one, None)).1, Some(wait));
+        world.pass(wait);
+    }
+    let seen = directory.resolve(&one, None).await.unwrap();
+    directory.lost(&one, &seen, ParkReason::Unauthorized);
+    let (reason, detail) = parked(directory.cached(&one, None));
+    assert!(reason == ParkReason::Unauthorized && detail.contains("look at the device's keys"), "{detail}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod cloud_messages;
 mod dps;
+mod limits;
 mod methods;
 mod queries;
 mod registry;

@@ -2,6 +2,8 @@
 #![cfg(feature = "emulator")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod ailing;
+mod clock;
 mod cloud_messages;
 mod failures;
 mod hub;

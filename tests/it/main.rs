@@ -4,6 +4,7 @@ mod admin;
 mod architecture;
 #[cfg(feature = "emulator")]
 mod chaos;
+mod chaos_proof;
 mod cli;
 mod config;
 #[cfg(feature = "emulator")]
@@ -13,6 +14,7 @@ mod crash_downlinks;
 #[cfg(feature = "emulator")]
 mod demo;
 mod devices;
+mod disk;
 mod downlink;
 mod dps;
 #[cfg(feature = "emulator")]
@@ -24,16 +26,30 @@ mod emulator_things_stack;
 #[cfg(feature = "emulator")]
 mod end_to_end;
 #[cfg(feature = "emulator")]
+mod fault_matrix;
+#[cfg(feature = "emulator")]
+mod fleet;
+#[cfg(feature = "emulator")]
 mod floods;
 mod iot_hub;
+#[cfg(feature = "emulator")]
+mod limits;
 mod messages;
+#[cfg(feature = "emulator")]
+mod network;
 mod payloads;
 mod pump;
 mod replay;
+#[cfg(all(unix, feature = "emulator"))]
+mod restarts;
 mod spool;
 mod things_stack;
 mod traps;
+#[cfg(feature = "emulator")]
+mod trouble;
 mod twin_reports;
+#[cfg(feature = "emulator")]
+mod watch;
 #[cfg(feature = "emulator")]
 mod way_back;
 mod webhook;

@@ -141,6 +141,7 @@ fn start_on(
     let options = PumpOptions {
         backoff: Backoff { initial: retry_initial, max: retry_initial * 50 },
         max_in_flight: 8,
+        rate: None,
         format: TelemetryFormat::Connector,
         clock: Clock::system(),
     };

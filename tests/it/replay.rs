@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tti_connector::cli::replay::{ReplayArgs, ReplayError, Summary, replay};
-use tti_connector::model::Secret;
+use tokio_util::sync::CancellationToken;
+use tti_connector::cli::replay::{ReplayArgs, ReplayError, Source, Summary, replay};
+use tti_connector::config;
+use tti_connector::model::{Clock, ParkReason, Secret};
+use tti_connector::spool::{Appended, NewRecord, ParkedFilter, Spool, control};
 use warp::Filter as _;
 use warp::http::StatusCode;
 
@@ -26,7 +29,7 @@ fn folder(files: &[(&str, String)]) -> TempDir {
 
 fn args(path: &Path, to: &str) -> ReplayArgs {
     ReplayArgs {
-        paths: vec![path.to_owned()],
+        source: Source::Paths(vec![path.to_owned()]),
         to: to.to_owned(),
         secret: None,
         secret_file: None,
@@ -172,6 +175,50 @@ async fn many_posts_may_be_under_way_at_once() {
     }
 }
 
+/// By the way of the files, and through the instance that runs on them.
+#[tokio::test]
+async fn parked_messages_are_posted_as_they_were_received_and_stay_parked() {
+    let mut desk = Desk::open().await;
+    let folder = tempfile::tempdir().expect("folder");
+    let config = config::Spool { directory: folder.path().join("spool"), ..config::Spool::default() };
+    let (spool, _claim) = Spool::open(&config, Clock::system()).expect("opened");
+    for (f_cnt, reason) in
+        [(1, ParkReason::Unauthorized), (2, ParkReason::TooLarge), (3, ParkReason::Unauthorized)]
+    {
+        let (lane, group) = ("\u{1f}app\u{1f}device".into(), "app".into());
+        let record = NewRecord { lane, group, dedup: None, body: uplink(f_cnt).into(), waiter: None };
+        let Appended::Stored(seq) = spool.append(record).await.expect("stored") else { panic!("it is new") };
+        spool.park(seq, reason, "as told").await.expect("parked");
+    }
+    let parked = |filter: ParkedFilter| ReplayArgs {
+        source: Source::Parked { spool: Box::new(config.clone()), filter },
+        ..args(Path::new("unused"), &desk.url())
+    };
+    let (all, refused) = (
+        parked(ParkedFilter::default()),
+        parked(ParkedFilter { group: None, reason: Some(ParkReason::Unauthorized) }),
+    );
+
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(control::serve(spool.clone(), stop.clone()));
+    let socket = config.directory.join("control.sock");
+    let began = tokio::time::Instant::now();
+    while !socket.exists() {
+        assert!(began.elapsed() < crate::webhook::desk::DEADLINE);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(statuses(&replay(refused).await.expect("replayed")), [(202, 2)]);
+    stop.cancel();
+    running.await.expect("no panic").expect("served");
+    spool.close().await;
+    assert_eq!(statuses(&replay(all.clone()).await.expect("replayed")), [(202, 3)]);
+    for f_cnt in [1, 3, 1, 2, 3] {
+        assert_eq!(desk.next_kept().await.body, uplink(f_cnt));
+    }
+    // They are still there, and nobody holds the spool.
+    assert_eq!(statuses(&replay(all).await.expect("replayed")), [(202, 3)]);
+}
+
 #[tokio::test]
 async fn errors_name_what_is_wrong() {
     let desk = Desk::open().await;
@@ -179,7 +226,8 @@ async fn errors_name_what_is_wrong() {
     let good = args(empty.path(), &desk.url());
     assert!(matches!(replay(good.clone()).await, Err(ReplayError::NoPayloads)));
 
-    let missing = ReplayArgs { paths: vec![PathBuf::from("/no/such/file.json")], ..good.clone() };
+    let missing =
+        ReplayArgs { source: Source::Paths(vec![PathBuf::from("/no/such/file.json")]), ..good.clone() };
     let text = replay(missing).await.expect_err("missing").to_string();
     assert!(text.contains("/no/such/file.json"), "{text}");
 

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod bounds;
+mod damage;
 mod dedup;
 mod durability;
 mod failure;
 mod model;
+mod moved;
 mod operator;
 mod order;
 mod space;

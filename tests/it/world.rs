@@ -27,6 +27,7 @@ impl World {
 
     /// The same with changes to the emulator's options.
     pub(crate) async fn with(hubs: usize, change: impl FnOnce(&mut Options)) -> Self {
+        crate::watch::logs();
         let dir = TempDir::new().expect("a temporary folder");
         let mut options = options(&dir, hubs);
         change(&mut options);
@@ -61,6 +62,7 @@ impl World {
             .env("TTI_CONNECTOR__AZURE__DPS__ENDPOINT", &ready.dps_endpoint)
             .env("TTI_CONNECTOR__AZURE__DPS__ID_SCOPE", &ready.id_scope)
             .env("TTI_CONNECTOR__AZURE__DPS__GROUP_ENROLLMENT_KEY", &ready.group_enrollment_key)
+            .stderr(crate::watch::stderr())
             .kill_on_drop(true);
         command
     }

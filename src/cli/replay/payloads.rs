@@ -5,6 +5,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::ReplayError;
 
@@ -46,6 +47,18 @@ pub(super) fn list(paths: &[PathBuf]) -> Result<Vec<PayloadFile>, ReplayError> {
         }
     }
     if files.is_empty() { Err(ReplayError::NoPayloads) } else { Ok(files) }
+}
+
+/// Sends every payload until all are read or nobody takes them any more: then the posting has ended early, with an error of
+/// its own. Blocks.
+pub(super) fn read(files: Vec<PayloadFile>, sender: &mpsc::Sender<Payload>) -> Result<(), ReplayError> {
+    for file in files {
+        file.read(|payload| sender.blocking_send(payload).is_ok())?;
+        if sender.is_closed() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn list_folder(folder: &Path, depth: usize, files: &mut Vec<PayloadFile>) -> Result<(), ReplayError> {

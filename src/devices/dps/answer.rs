@@ -159,8 +159,14 @@ pub(super) fn retry_after(header: &str, now_ms: i64) -> Option<Duration> {
     if let Ok(seconds) = header.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
+    let wait_ms = u64::try_from(http_date_ms(header)?.saturating_sub(now_ms)).unwrap_or(0);
+    Some(Duration::from_millis(wait_ms))
+}
+
+/// An HTTP date in milliseconds since 1970 UTC.
+pub(super) fn http_date_ms(header: &str) -> Option<i64> {
     let at = httpdate::parse_http_date(header).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(at.saturating_sub(Duration::from_millis(u64::try_from(now_ms).ok()?)))
+    i64::try_from(at.as_millis()).ok()
 }
 
 #[cfg(test)]

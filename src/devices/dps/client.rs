@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
 use serde_json::json;
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::answer::{self, Answer, Reach, Step};
@@ -18,6 +18,11 @@ use crate::net::causes;
 
 /// Life of a DPS token. It is used for one registration only.
 const TOKEN_LIFE_S: u64 = 3600;
+/// Many registrations under way find out about a wrong clock at once; who is the first tells.
+const NOTABLE_MS: i64 = 60_000;
+/// Registrations that take long and wait on aside, for each that may be under way. One for which there is no room
+/// there ends, and begins anew after a while: DPS goes on working on it.
+const ASIDE: usize = 4;
 /// Longest answer read; DPS's own limit for a registration's payload is far below.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -34,6 +39,8 @@ pub struct Pace {
     pub request_timeout: Duration,
     /// Longest time for a whole registration.
     pub total_timeout: Duration,
+    /// A registration that DPS works on for longer makes room for others, and waits on aside.
+    pub slow_after: Duration,
 }
 
 impl Default for Pace {
@@ -44,6 +51,7 @@ impl Default for Pace {
             poll_max: Duration::from_secs(15),
             request_timeout: Duration::from_secs(20),
             total_timeout: Duration::from_secs(90),
+            slow_after: Duration::from_secs(5),
         }
     }
 }
@@ -62,6 +70,8 @@ pub(in crate::devices) struct Registration {
 pub(in crate::devices) struct DpsClient {
     http: reqwest::Client,
     permits: Semaphore,
+    /// For registrations that take long.
+    aside: Semaphore,
     holds: Holds,
     pace: Pace,
     clock: Clock,
@@ -72,7 +82,17 @@ struct Attempt<'a> {
     scope: &'a DpsScope,
     registration_id: &'a str,
     token: String,
+    expiry_s: u64,
     body: String,
+}
+
+/// What came back, with what tells whether our clock is to blame.
+struct Answered {
+    answer: Answer,
+    after: Option<Duration>,
+    status: u16,
+    /// DPS's own time.
+    date_ms: Option<i64>,
 }
 
 impl DpsClient {
@@ -82,8 +102,10 @@ impl DpsClient {
         pace: Pace,
         clock: Clock,
     ) -> Self {
-        let permits = Semaphore::new(max_registrations.clamp(1, Semaphore::MAX_PERMITS));
-        Self { http, permits, holds: Holds::default(), pace, clock }
+        let semaphore = |places: usize| Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS));
+        let (permits, aside) =
+            (semaphore(max_registrations), semaphore(max_registrations.saturating_mul(ASIDE)));
+        Self { http, permits, aside, holds: Holds::default(), pace, clock }
     }
 
     /// Registers a device, or asks for its registration if DPS has it already. `registration_id` is in lower
@@ -96,13 +118,13 @@ impl DpsClient {
     ) -> Result<Registration, ResolveError> {
         let endpoint = scope.endpoint.authority();
         self.held(endpoint)?;
-        let Ok(_permit) = self.permits.acquire().await else {
+        let Ok(permit) = self.permits.acquire().await else {
             return Err(ResolveError::Retry { detail: "registrations are closed".to_owned(), after: None });
         };
         // Others may have seen the endpoint fail meanwhile.
         self.held(endpoint)?;
-        let attempt = Attempt::new(scope, registration_id, model_id, self.clock.now_ms());
-        match timeout(self.pace.total_timeout, self.converse(&attempt)).await {
+        let attempt = Attempt::new(scope, registration_id, model_id, self.clock.forward_ms());
+        match timeout(self.pace.total_timeout, self.converse(&attempt, permit)).await {
             Ok(result) => result,
             Err(_) => Err(ResolveError::Retry {
                 detail: format!("DPS {endpoint} did not finish within {:?}", self.pace.total_timeout),
@@ -121,8 +143,15 @@ impl DpsClient {
         }
     }
 
-    async fn converse(&self, attempt: &Attempt<'_>) -> Result<Registration, ResolveError> {
+    async fn converse<'s>(
+        &'s self,
+        attempt: &Attempt<'_>,
+        permit: SemaphorePermit<'s>,
+    ) -> Result<Registration, ResolveError> {
         let endpoint = attempt.scope.endpoint.authority();
+        let slow_from = Instant::now() + self.pace.slow_after;
+        // Holds whichever it is.
+        let (mut fresh, mut _aside) = (Some(permit), None);
         let mut operation: Option<String> = None;
         loop {
             let (step, request) = match &operation {
@@ -131,7 +160,7 @@ impl DpsClient {
             };
             let (answer, after) = match timeout(self.pace.request_timeout, self.exchange(step, request)).await
             {
-                Ok(Ok(answered)) => answered,
+                Ok(Ok(answered)) => self.judged(attempt, answered),
                 Ok(Err(error)) => (unreachable(endpoint, &causes(&error.without_url())), None),
                 Err(_) => (unreachable(endpoint, "no answer in time"), None),
             };
@@ -159,6 +188,15 @@ impl DpsClient {
                     let wait = after.unwrap_or(self.pace.poll_default);
                     sleep(wait.min(self.pace.poll_max).max(self.pace.poll_min)).await;
                     operation = Some(operation_id);
+                    if fresh.is_some() && Instant::now() >= slow_from {
+                        // Devices whose registration never ends must not hold up those whose does.
+                        let Ok(place) = self.aside.try_acquire() else {
+                            let detail = format!("DPS {endpoint} still works on it, as on many others");
+                            return Err(ResolveError::Retry { detail, after: None });
+                        };
+                        _aside = Some(place);
+                        fresh = None;
+                    }
                 }
             }
         }
@@ -168,26 +206,58 @@ impl DpsClient {
         &self,
         step: Step,
         request: reqwest::RequestBuilder,
-    ) -> Result<(Answer, Option<Duration>), reqwest::Error> {
+    ) -> Result<Answered, reqwest::Error> {
         let mut response = request.send().await?;
+        let date = response.headers().get(DATE).and_then(|value| value.to_str().ok());
+        let date_ms = date.and_then(answer::http_date_ms);
         let after = response
             .headers()
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
-            .and_then(|value| answer::retry_after(value, self.clock.now_ms()));
+            .and_then(|value| answer::retry_after(value, date_ms.unwrap_or_else(|| self.clock.now_ms())));
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > MAX_ANSWER_BYTES {
                 let detail = format!("DPS answered with more than {MAX_ANSWER_BYTES} bytes");
-                return Ok((Answer::Retry { detail, reach: Reach::Endpoint }, after));
+                let answer = Answer::Retry { detail, reach: Reach::Endpoint };
+                return Ok(Answered { answer, after, status: response.status().as_u16(), date_ms });
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((answer::read(step, response.status().as_u16(), &body), after))
+        let status = response.status().as_u16();
+        Ok(Answered { answer: answer::read(step, status, &body), after, status, date_ms })
+    }
+
+    /// A refused token that had expired by DPS's own clock is our clock's fault, not the device's: from now on we go by
+    /// DPS's time, and the device is tried again.
+    fn judged(&self, attempt: &Attempt<'_>, answered: Answered) -> (Answer, Option<Duration>) {
+        let Answered { answer, after, status, date_ms } = answered;
+        let Some(date_ms) = date_ms.filter(|date_ms| status == 401 && attempt.has_expired_by(*date_ms))
+        else {
+            return (answer, after);
+        };
+        let endpoint = attempt.scope.endpoint.authority();
+        let behind_s = (date_ms - self.clock.now_ms()) / 1000;
+        let before_ms = self.clock.forward_ms();
+        let detail = format!(
+            "DPS {endpoint} refuses our token as expired: this machine's clock is {behind_s} s behind DPS's; set it"
+        );
+        if self.clock.trust_ms(date_ms) - before_ms >= NOTABLE_MS {
+            warn!(
+                endpoint,
+                behind_s,
+                "This machine's clock is behind that of DPS; tokens now follow DPS's. Set the clock."
+            );
+        }
+        (Answer::Retry { detail, reach: Reach::Device }, after)
     }
 }
 
 impl<'a> Attempt<'a> {
+    fn has_expired_by(&self, now_ms: i64) -> bool {
+        u64::try_from(now_ms / 1000).is_ok_and(|now_s| now_s >= self.expiry_s)
+    }
+
     fn new(scope: &'a DpsScope, registration_id: &'a str, model_id: Option<&str>, now_ms: i64) -> Self {
         let key: SigningKey = derive_device_key(&scope.group_key, registration_id);
         let resource = format!("{}/registrations/{registration_id}", scope.id_scope);
@@ -199,6 +269,7 @@ impl<'a> Attempt<'a> {
         Self {
             scope,
             registration_id,
+            expiry_s,
             token: sas::sign(&resource, &key, expiry_s, Some("registration")),
             body: body.to_string(),
         }

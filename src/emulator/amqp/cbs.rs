@@ -8,7 +8,11 @@ use fe2o3_amqp_types::primitives::{SimpleValue, Value};
 
 use super::connection::Connection;
 use super::credentials::{Refusal, judge};
+use super::lifelines::Way;
 use super::requests::{self, Answer, Request};
+use super::strikes;
+use super::tokens::Scope;
+use crate::emulator::FaultKind;
 
 const TOKEN_TYPES: [&str; 2] = ["azure-devices.net:sastoken", "servicebus.windows.net:sastoken"];
 
@@ -21,12 +25,22 @@ pub(super) async fn serve(link: Receiver, connection: Arc<Connection>, session: 
         };
         Answer { status, description, body: Value::Null }
     };
-    requests::serve(link, &connection.cbs_replies, session, verdict).await;
+    let line = connection.lifelines.of_node(session, Way::CbsRequests);
+    requests::serve(link, &connection.cbs_replies, session, Some(line), verdict).await;
 }
 
 fn answer(connection: &Connection, request: &Request) -> Result<(), Refusal> {
     let malformed = |text: &str| Refusal { status: 400, description: text.to_owned() };
     let grant = judge(&connection.hub, token_of(request).map_err(malformed)?)?;
+    // Faults of one device meet its own tokens, those of all devices a policy's, too.
+    let whose = match &grant.scope {
+        Scope::Device(id) => id.as_str(),
+        Scope::Hub | Scope::EventHub => "",
+    };
+    if let Some(fault) = connection.hub.verdict(whose, &[FaultKind::InvokeAuthError]) {
+        return Err(Refusal { status: 401, description: fault.text });
+    }
+    strikes::token_put(connection, whose);
     if connection.put_token(grant) {
         return Ok(());
     }

@@ -13,6 +13,7 @@ use super::incoming::{body_bytes, properties_of};
 use super::received::{Received, received};
 use super::refusal::Refusal;
 use super::values::id_text;
+use crate::emulator::tier::Operation;
 use crate::emulator::{CloudMessage, CloudRefusal};
 
 /// IoT Hub's own condition for a message that can't mean anything.
@@ -38,7 +39,16 @@ pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>) {
             Received::Ended => break,
         };
         let (info, message) = delivery.into_parts();
-        let answered = match keep(&connection, message) {
+        let kept = match read(message) {
+            Ok((device_id, message)) => {
+                let passed = connection.hub.pass(Operation::CloudMessage, Some(message.size())).await;
+                passed
+                    .map_err(|denied| Refusal::of_limit(denied).error())
+                    .and_then(|()| keep(&connection, &device_id, message))
+            }
+            Err(error) => Err(error),
+        };
+        let answered = match kept {
             Ok(()) => link.accept(info).await,
             Err(error) => link.reject(info, error).await,
         };
@@ -49,9 +59,8 @@ pub(super) async fn serve(mut link: Receiver, connection: Arc<Connection>) {
     _ = link.close().await;
 }
 
-fn keep(connection: &Connection, message: Message<Body<Value>>) -> Result<(), Error> {
-    let (device_id, message) = read(message)?;
-    connection.hub.send_cloud_message(&device_id, message).map(|_| ()).map_err(|refusal| {
+fn keep(connection: &Connection, device_id: &str, message: CloudMessage) -> Result<(), Error> {
+    connection.hub.send_cloud_message(device_id, message).map(|_| ()).map_err(|refusal| {
         let text = refusal.to_string();
         match refusal {
             CloudRefusal::NoDevice(_) => Error::new(AmqpError::NotFound, text, None),

@@ -25,7 +25,7 @@ pub(super) async fn serve(link: Receiver, connection: Arc<Connection>, session: 
             Err((status, text)) => Answer { status, description: text.into(), body: Value::Null },
         }
     };
-    requests::serve(link, &connection.management_replies, session, read).await;
+    requests::serve(link, &connection.management_replies, session, None, read).await;
 }
 
 /// The map asked for, or status and text.

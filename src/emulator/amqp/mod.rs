@@ -14,6 +14,7 @@ mod feedback;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(super) mod fuzzing;
 mod incoming;
+mod lifelines;
 mod management;
 mod methods;
 mod methods_wire;
@@ -30,6 +31,7 @@ mod requests;
 mod sasl;
 mod serve;
 mod session;
+mod strikes;
 mod telemetry;
 mod tokens;
 mod twins;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fe2o3_amqp::Sendable;
 use fe2o3_amqp::link::{SendError, Sender};
-use fe2o3_amqp_types::definitions::{Error, Fields, LinkError};
+use fe2o3_amqp_types::definitions::{Error, Fields, LinkError, Role};
 use fe2o3_amqp_types::messaging::{Body, Message};
 use fe2o3_amqp_types::performatives::Attach;
 use fe2o3_amqp_types::primitives::{Symbol, Value};
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, HeldDevice};
+use super::lifelines::Way;
 use super::refusal::Refusal;
 use super::twins::Outlet;
 
@@ -119,10 +120,16 @@ impl Half {
         connection: &Arc<Connection>,
         kind: Kind,
         device_id: &str,
-        attach: &Attach,
+        (attach, session): (&Attach, u64),
     ) -> Result<Self, Refusal> {
         let correlation = correlation_of(attach.properties.as_ref(), kind)?;
-        let device = connection.admit(device_id)?;
+        let way = match (kind, &attach.role) {
+            (Kind::Methods, Role::Sender) => Way::MethodAnswers,
+            (Kind::Methods, Role::Receiver) => Way::MethodCalls,
+            (Kind::Twin, Role::Sender) => Way::TwinRequests,
+            (Kind::Twin, Role::Receiver) => Way::TwinReplies,
+        };
+        let device = connection.admit(device_id, way, session)?;
         let pair = connection.pairs.join(kind, device_id, correlation);
         Ok(Self { connection: Arc::clone(connection), device, pair, kind })
     }

@@ -1,8 +1,13 @@
 //! Why a link is refused or taken away, as AMQP error conditions with a text for the peer. Pure.
 
-use fe2o3_amqp_types::definitions::{AmqpError, Error, LinkError};
+use fe2o3_amqp_types::definitions::{AmqpError, Error, ErrorCondition, LinkError};
+use fe2o3_amqp_types::primitives::Symbol;
 
 use crate::emulator::presence::Cut;
+use crate::emulator::throttle::Denied;
+
+/// IoT Hub's own condition for 429.
+pub(super) const THROTTLED: &str = "com.microsoft:device-container-throttled";
 
 /// A reason to end a link, a session or a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +22,20 @@ pub(super) enum Refusal {
     Stolen(String),
     /// The device has a newer pair of links of the same kind, or took too few messages from this one.
     Replaced,
+    /// A fault takes the link away.
+    Forced(String),
+    /// A fault ends the session.
+    Internal(String),
     /// There is no such node.
     NoNode(String),
     /// A real hub has it, this one does not.
     NotYet(&'static str),
     /// The hub's tier does not have it.
     Tier(&'static str),
+    /// Too many in too short a time.
+    Throttled(String),
+    /// The day's messages are used up.
+    Quota(String),
     /// The peer wants more than is allowed.
     TooMuch(&'static str),
     /// A filter or field that is not understood.
@@ -38,6 +51,14 @@ impl Refusal {
             Cut::Disabled => Self::Disabled(device_id.to_owned()),
             Cut::KeysChanged => Self::Unauthorized(format!("the keys of device {device_id} were changed")),
             Cut::TokenExpired => Self::Unauthorized(format!("the token of device {device_id} expired")),
+        }
+    }
+
+    /// What whoever wants more than the tier gives is told.
+    pub(super) fn of_limit(denied: Denied) -> Self {
+        match denied {
+            Denied::Throttled(_) => Self::Throttled(denied.text()),
+            Denied::Quota => Self::Quota(denied.text()),
         }
     }
 
@@ -59,6 +80,8 @@ impl Refusal {
                 let text = "a newer pair of links took over, or this one took its messages too slowly";
                 Error::new(LinkError::DetachForced, text.to_owned(), None)
             }
+            Self::Forced(why) => Error::new(LinkError::DetachForced, why.clone(), None),
+            Self::Internal(why) => Error::new(AmqpError::InternalError, why.clone(), None),
             Self::NoNode(address) => {
                 Error::new(AmqpError::NotFound, format!("there is no node {address:?}"), None)
             }
@@ -68,6 +91,10 @@ impl Refusal {
             Self::Tier(what) => {
                 Error::new(AmqpError::NotAllowed, format!("a hub of the basic tier has no {what}"), None)
             }
+            Self::Throttled(why) => {
+                Error::new(ErrorCondition::Custom(Symbol::from(THROTTLED)), why.clone(), None)
+            }
+            Self::Quota(why) => Error::new(AmqpError::ResourceLimitExceeded, why.clone(), None),
             Self::TooMuch(what) => {
                 Error::new(AmqpError::ResourceLimitExceeded, format!("too many {what}"), None)
             }

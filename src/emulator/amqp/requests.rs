@@ -8,9 +8,11 @@ use fe2o3_amqp::link::Receiver;
 use fe2o3_amqp_types::messaging::{Body, Message};
 use fe2o3_amqp_types::primitives::Value;
 
+use super::lifelines::Lifeline;
 use super::outgoing::reply_message;
 use super::outlets::Outlets;
 use super::received::{Received, received};
+use super::replies::cut;
 
 /// A request as it came.
 pub(super) type Request = Message<Body<Value>>;
@@ -27,11 +29,22 @@ pub(super) async fn serve(
     mut link: Receiver,
     replies: &Outlets,
     session: u64,
+    mut line: Option<Lifeline>,
     answer: impl Fn(&Request) -> Answer,
 ) {
     loop {
-        replies.ready().await;
-        let incoming = link.recv::<Body<Value>>().await;
+        let incoming = async {
+            replies.ready().await;
+            link.recv::<Body<Value>>().await
+        };
+        let incoming = tokio::select! {
+            biased;
+            refusal = cut(&mut line) => {
+                _ = link.close_with_error(refusal.error()).await;
+                return;
+            }
+            incoming = incoming => incoming,
+        };
         let delivery = match received(&mut link, incoming, "the request").await {
             Received::Message(delivery) => *delivery,
             Received::Unreadable => continue,

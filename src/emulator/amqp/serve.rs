@@ -19,6 +19,7 @@ use super::connection::Connection;
 use super::refusal::Refusal;
 use super::sasl::Sasl;
 use super::session;
+use super::strikes::{Ending, Strikes};
 use super::tokens::Grant;
 use super::wire::{Wire, WireControl};
 use crate::emulator::Hub;
@@ -42,6 +43,9 @@ pub async fn serve<S>(mut stream: S, hub: Arc<Hub>, options: AmqpOptions, stop: 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    if hub.is_down() {
+        return;
+    }
     let control = WireControl::default();
     let sasl = Sasl::new(Arc::clone(&hub));
     let handshake = async {
@@ -94,7 +98,7 @@ where
     }
 }
 
-/// Waits on: sessions that begin, sessions that end, the clock for expired tokens, `stop`.
+/// Waits on: sessions that begin, sessions that end, faults, the clock for expired tokens, `stop`.
 async fn run(
     mut handle: ListenerConnectionHandle,
     hub: Arc<Hub>,
@@ -103,7 +107,8 @@ async fn run(
     stop: CancellationToken,
     control: WireControl,
 ) {
-    let close_timeout = options.close_timeout;
+    let (close_timeout, patience) = (options.close_timeout, options.idle_time_out);
+    hub.note_connection();
     let mut token_check = interval(options.token_check);
     token_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let connection = Arc::new(Connection::new(hub, options));
@@ -119,24 +124,31 @@ async fn run(
         .build();
     let mut sessions = JoinSet::new();
     let mut number = 0;
-    let close_error = loop {
+    let mut strikes = Strikes::new(Arc::clone(&connection), control.clone());
+    let ending = loop {
         let incoming = tokio::select! {
             () = stop.cancelled() => {
                 let text = "the emulator is shutting down".to_owned();
-                break Some(Error::new(ConnectionError::ConnectionForced, text, None));
+                break Ending::Close(Some(Error::new(ConnectionError::ConnectionForced, text, None)));
             }
+            ending = strikes.until_end() => break ending,
             Some(_) = sessions.join_next() => continue,
             _ = token_check.tick() => {
                 connection.expire_tokens();
+                // It floods a session beyond all buffers, or takes no answers: the crate's engine waits for ever.
+                if control.held_up() > patience {
+                    break Ending::Cut;
+                }
                 // A PLAIN token can't be renewed: the connection ends with it.
                 if plain_expiry.is_some_and(|expiry| expiry <= connection.now_s()) {
-                    break Some(Refusal::Unauthorized("the SASL PLAIN token expired".to_owned()).error());
+                    let refusal = Refusal::Unauthorized("the SASL PLAIN token expired".to_owned());
+                    break Ending::Close(Some(refusal.error()));
                 }
                 continue;
             }
             incoming = handle.next_incoming_session() => incoming,
         };
-        let Some(incoming) = incoming else { break None };
+        let Some(incoming) = incoming else { break Ending::Close(None) };
         match acceptor.accept_incoming_session(incoming, &mut handle).await {
             Ok(session) => {
                 number += 1;
@@ -144,26 +156,28 @@ async fn run(
             }
             Err(error) => {
                 debug!(error = ?error, "A session was not begun.");
-                break None;
+                break Ending::Close(None);
             }
         }
     };
-    close(handle, close_error, &connection, sessions, close_timeout, &control).await;
+    close(handle, ending, &connection, sessions, close_timeout, &control).await;
 }
 
 /// Closes in good manners first; after the time-out the stream is cut, so that nothing of ours waits for the peer.
 async fn close(
     mut handle: ListenerConnectionHandle,
-    error: Option<Error>,
+    ending: Ending,
     connection: &Connection,
     mut sessions: JoinSet<()>,
     patience: Duration,
     control: &WireControl,
 ) {
     let closing = async {
-        match error {
-            Some(error) => _ = handle.close_with_error(error).await,
-            None => _ = handle.close().await,
+        match ending {
+            // Whatever is said now does not go out any more.
+            Ending::Cut => control.cut(),
+            Ending::Close(Some(error)) => _ = handle.close_with_error(error).await,
+            Ending::Close(None) => _ = handle.close().await,
         }
     };
     _ = timeout(patience, closing).await;

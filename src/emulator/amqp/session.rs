@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use super::address::Address;
 use super::connection::{Connection, HeldDevice, LinkPlace};
+use super::lifelines::Way;
 use super::pairs::{Half, Kind};
 use super::position::Position;
 use super::reader::Reader;
@@ -26,7 +27,6 @@ use super::refusal::Refusal;
 use super::{
     cbs, cloud_messages, cloud_send, feedback, management, methods, reader, replies, telemetry, twins,
 };
-use crate::emulator::Tier;
 use crate::emulator::hub::PARTITIONS;
 
 /// The builder's type when no terminus is made on demand.
@@ -38,10 +38,18 @@ const ECHOED_ADDRESS: usize = 200;
 /// Serves a session until the peer or the connection ends it. `number` tells it from others of the connection.
 pub(super) async fn serve(mut session: ListenerSessionHandle, connection: Arc<Connection>, number: u64) {
     let mut links = JoinSet::new();
+    let mut line = connection.lifelines.of_session(number);
     loop {
         let attach = tokio::select! {
             () = connection.over.cancelled() => break,
             Some(_) = links.join_next() => continue,
+            refusal = line.cut() => {
+                tokio::select! {
+                    () = connection.over.cancelled() => {}
+                    _ = session.end_with_error(refusal.error()) => {}
+                }
+                break;
+            }
             attach = session.next_incoming_attach() => attach,
         };
         let Some(attach) = attach else { break };
@@ -96,7 +104,7 @@ async fn take_in<R>(
     links: &mut JoinSet<()>,
     place: LinkPlace,
 ) -> bool {
-    let purpose = purpose_of(&attach, connection);
+    let purpose = purpose_of(&attach, connection, number);
     let reply_address = target_address(&attach);
     let settling = settling_of(&purpose);
     let link = match acceptor(connection).accept_incoming_attach(completed(attach, settling), session).await {
@@ -131,12 +139,13 @@ async fn take_in<R>(
                 telemetry::serve(link, connection, device).await;
             }
             (Purpose::CbsReplies, LinkEndpoint::Sender(link)) => {
+                let line = connection.lifelines.of_node(number, Way::CbsReplies);
                 let waiting = connection.cbs_replies.open(number, reply_address);
-                replies::serve(link, waiting).await;
+                replies::serve(link, waiting, Some(line)).await;
             }
             (Purpose::ManagementReplies, LinkEndpoint::Sender(link)) => {
                 let waiting = connection.management_replies.open(number, reply_address);
-                replies::serve(link, waiting).await;
+                replies::serve(link, waiting, None).await;
             }
             (Purpose::Reader(reader), LinkEndpoint::Sender(link)) => {
                 reader::serve(link, connection, reader).await;
@@ -168,7 +177,7 @@ async fn take_in<R>(
 }
 
 /// Decides what a link is for. The nodes for cloud-to-device messages will come in here.
-fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, Refusal> {
+fn purpose_of(attach: &Attach, connection: &Arc<Connection>, session: u64) -> Result<Purpose, Refusal> {
     let text = match attach.role {
         Role::Sender => target_address(attach),
         Role::Receiver => source_address(attach),
@@ -180,15 +189,17 @@ fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, 
         (Address::Cbs, Role::Receiver) => Ok(Purpose::CbsReplies),
         (Address::Management, Role::Sender) => Ok(Purpose::ManagementRequests),
         (Address::Management, Role::Receiver) => Ok(Purpose::ManagementReplies),
-        (Address::Telemetry(device_id), Role::Sender) => connection.admit(&device_id).map(Purpose::Telemetry),
+        (Address::Telemetry(device_id), Role::Sender) => {
+            connection.admit(&device_id, Way::Telemetry, session).map(Purpose::Telemetry)
+        }
         (Address::Methods(device_id), role) => {
             standard(connection, "direct methods")?;
-            let half = Half::admit(connection, Kind::Methods, &device_id, attach)?;
+            let half = Half::admit(connection, Kind::Methods, &device_id, (attach, session))?;
             Ok(if *role == Role::Sender { Purpose::MethodAnswers(half) } else { Purpose::MethodCalls(half) })
         }
         (Address::Twin(device_id), role) => {
             standard(connection, "device twins")?;
-            let half = Half::admit(connection, Kind::Twin, &device_id, attach)?;
+            let half = Half::admit(connection, Kind::Twin, &device_id, (attach, session))?;
             Ok(if *role == Role::Sender { Purpose::TwinRequests(half) } else { Purpose::TwinReplies(half) })
         }
         (Address::Partition(partition), Role::Receiver) if partition < PARTITIONS => {
@@ -202,7 +213,7 @@ fn purpose_of(attach: &Attach, connection: &Arc<Connection>) -> Result<Purpose, 
         }
         (Address::CloudMessages(device_id), Role::Receiver) => {
             standard(connection, "cloud-to-device messages")?;
-            connection.admit(&device_id).map(Purpose::CloudMessages)
+            connection.admit(&device_id, Way::CloudMessages, session).map(Purpose::CloudMessages)
         }
         (Address::CloudSend, Role::Sender) => service(connection, Purpose::CloudSend),
         (Address::Feedback, Role::Receiver) => service(connection, Purpose::Feedback),
@@ -226,10 +237,7 @@ fn service(connection: &Connection, purpose: Purpose) -> Result<Purpose, Refusal
 
 /// Refuses what a hub of the basic tier does not have.
 fn standard(connection: &Connection, what: &'static str) -> Result<(), Refusal> {
-    match connection.hub.tier() {
-        Tier::Standard => Ok(()),
-        Tier::Basic => Err(Refusal::Tier(what)),
-    }
+    if connection.hub.tier().is_basic() { Err(Refusal::Tier(what)) } else { Ok(()) }
 }
 
 /// Who settles the deliveries of a link.

@@ -28,10 +28,14 @@ impl Grant {
         self.token.expiry
     }
 
+    /// Whether it may speak for devices at all.
+    fn connects(&self) -> bool {
+        matches!(self.token.policy.as_deref(), None | Some("device" | "iothubowner"))
+    }
+
     /// Whether it lets `device_id` send.
     fn speaks_for(&self, device_id: &str) -> bool {
-        let connects = matches!(self.token.policy.as_deref(), None | Some("device" | "iothubowner"));
-        connects
+        self.connects()
             && match &self.scope {
                 Scope::Hub => self.token.policy.is_some(),
                 Scope::Device(id) => id == device_id,
@@ -100,6 +104,16 @@ impl TokenBook {
         self.grants.values().any(|grant| grant.serves() && grant.expiry() > now_s)
     }
 
+    /// Forgets the tokens that speak for `device`, its own before a policy's; for `None` all that speak for any.
+    pub(super) fn drop_for(&mut self, device: Option<&str>) {
+        let own = device.map(|id| Scope::Device(id.to_owned()));
+        let before = self.grants.len();
+        self.grants.retain(|(scope, _), _| Some(scope) != own.as_ref());
+        if own.is_none() || self.grants.len() == before {
+            self.grants.retain(|_, grant| !grant.connects() || (own.is_some() && grant.scope != Scope::Hub));
+        }
+    }
+
     /// Forgets what is over at `now_s`; true if there was anything.
     pub(super) fn expire(&mut self, now_s: u64) -> bool {
         let before = self.grants.len();
@@ -158,6 +172,25 @@ mod tests {
     fn an_event_hub_token_reads_but_never_sends() {
         let book = book([grant(Scope::EventHub, "iothubowner", 100)]);
         assert!(book.may_read(1) && book.for_device("a", 1).is_none() && !book.may_serve(1));
+    }
+
+    #[test]
+    fn tokens_can_be_dropped_for_one_device_or_all() {
+        let grants = || {
+            [
+                grant(Scope::Device("a".into()), "", 100),
+                grant(Scope::Device("b".into()), "", 100),
+                grant(Scope::Hub, "service", 100),
+            ]
+        };
+        let mut tokens = book(grants());
+        tokens.drop_for(Some("a"));
+        assert!(tokens.for_device("a", 1).is_none() && tokens.for_device("b", 1).is_some());
+        tokens.drop_for(None);
+        assert!(tokens.for_device("b", 1).is_none() && tokens.may_serve(1));
+        let mut tokens = book([grant(Scope::Hub, "device", 100)]);
+        tokens.drop_for(Some("a"));
+        assert!(tokens.for_device("a", 1).is_none(), "the policy's token spoke for it");
     }
 
     #[test]

@@ -12,9 +12,12 @@ use super::pairs::{self, Half, PARTNER_TIMEOUT};
 use super::received::{Received, received};
 use super::refusal::Refusal;
 use super::twins_wire::{self, TwinRefusal, Wanted};
-use crate::emulator::Hub;
+use crate::emulator::faults::Verdict;
 use crate::emulator::presence::Cut;
+use crate::emulator::throttle::Denied;
+use crate::emulator::tier::Operation;
 use crate::emulator::twin_table::{Listener, WAITING_UPDATES};
+use crate::emulator::{FaultKind, Hub};
 
 /// Replies that wait for credit; then requests wait too.
 const WAITING_REPLIES: usize = 16;
@@ -68,8 +71,12 @@ pub(super) async fn serve_requests(mut link: Receiver, mut half: Half) {
             break Some(Refusal::Invalid("the link for replies is missing".to_owned()));
         };
         let hub = &half.connection.hub;
-        let reply = match twins_wire::wanted(request) {
-            Ok(wanted) => perform(hub, &half.device.device_id, wanted, &outlet.listener),
+        let limit = hub.verdict(&half.device.device_id, &LIMITS).map(limit);
+        let reply = match limit.map_or_else(|| twins_wire::wanted(request), Err) {
+            Ok(wanted) => match allow(hub, &wanted).await {
+                Ok(()) => perform(hub, &half.device.device_id, wanted, &outlet.listener),
+                Err(denied) => Err(denied.into()),
+            },
             Err(refusal) => Err(refusal),
         };
         let reply = match reply {
@@ -91,6 +98,26 @@ pub(super) async fn serve_requests(mut link: Receiver, mut half: Half) {
             _ = link.close_with_error(refusal.error()).await;
         }
         None => _ = link.close().await,
+    }
+}
+
+/// Faults under which a hub takes no requests.
+const LIMITS: [FaultKind; 2] = [FaultKind::InvokeThrottling, FaultKind::InvokeMaxMessageQuota];
+
+fn limit(verdict: Verdict) -> TwinRefusal {
+    let status = if verdict.kind == FaultKind::InvokeThrottling { 429 } else { 403 };
+    TwinRefusal { status, message: verdict.text }
+}
+
+/// Waits for a place for a request, within the tier's limits. Subscribing is not counted.
+async fn allow(hub: &Hub, wanted: &Wanted) -> Result<(), Denied> {
+    match wanted {
+        Wanted::Get => hub.pass(Operation::TwinRead, Some(0)).await,
+        Wanted::Report(patch, _) => {
+            let size = serde_json::to_vec(patch).map_or(0, |text| text.len());
+            hub.pass(Operation::TwinUpdate, Some(size)).await
+        }
+        Wanted::Subscribe | Wanted::Unsubscribe => Ok(()),
     }
 }
 

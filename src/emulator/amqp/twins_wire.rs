@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::incoming::body_bytes;
 use crate::emulator::reply::timestamp;
+use crate::emulator::throttle::Denied;
 use crate::emulator::twin::Properties;
 use crate::emulator::twin_limits::TwinError;
 use crate::emulator::twin_table::DesiredUpdate;
@@ -54,6 +55,16 @@ impl From<TwinError> for TwinRefusal {
             TwinError::TooLarge { .. } => 413,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+impl From<Denied> for TwinRefusal {
+    fn from(denied: Denied) -> Self {
+        let status = match denied {
+            Denied::Throttled(_) => 429,
+            Denied::Quota => 403,
+        };
+        Self::new(status, denied.text())
     }
 }
 

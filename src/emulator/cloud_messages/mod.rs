@@ -22,7 +22,6 @@ pub(super) use self::queue::Answer;
 use self::queue::{DEPTH, Ended, Queue};
 pub use self::settings::CloudSettings;
 use super::hub::Hub;
-use super::tier::Tier;
 
 /// Largest message, as IoT Hub counts it.
 const MAX_BYTES: usize = 64 * 1024;
@@ -113,7 +112,7 @@ impl Hub {
     /// # Errors
     /// [`CloudRefusal`]; then nothing is kept.
     pub fn send_cloud_message(&self, device_id: &str, message: CloudMessage) -> Result<u64, CloudRefusal> {
-        if self.tier() == Tier::Basic {
+        if self.tier().is_basic() {
             return Err(CloudRefusal::Tier);
         }
         let size = message.size();

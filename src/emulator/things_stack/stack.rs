@@ -112,7 +112,7 @@ impl ThingsStack {
     }
 
     /// The same from a number on, counted from 0 since the start, at most `limit`; and the number of the first.
-    pub(super) fn pushes_from(&self, from: u64, limit: usize) -> (u64, Vec<Push>) {
+    pub fn pushes_from(&self, from: u64, limit: usize) -> (u64, Vec<Push>) {
         let state = self.lock();
         let oldest = state.pushed - state.pushes.len() as u64;
         let first = from.clamp(oldest, state.pushed);

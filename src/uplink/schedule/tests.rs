@@ -1,5 +1,6 @@
 //! The schedule alone, with a time of its own.
 
+use super::super::window::PROBE_PATIENCE;
 use super::*;
 use crate::spool::Seq;
 
@@ -31,7 +32,7 @@ fn take(schedule: &mut Schedule, now: Instant) -> Vec<(String, i64, Ticket, Item
 
 #[test]
 fn a_lane_has_one_message_under_way_and_keeps_its_order() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 10), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 10, None), Instant::now());
     for seq in [1, 2, 3] {
         push(&mut schedule, "a", seq, "hub");
     }
@@ -56,7 +57,7 @@ fn a_lane_has_one_message_under_way_and_keeps_its_order() {
 
 #[test]
 fn a_waiting_lane_and_a_full_hub_hold_nobody_else() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 2), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 2, None), Instant::now());
     for (seq, id) in ["a", "b", "c"].into_iter().enumerate() {
         push(&mut schedule, id, seq as i64, "busy");
     }
@@ -68,7 +69,7 @@ fn a_waiting_lane_and_a_full_hub_hold_nobody_else() {
 
 #[test]
 fn a_hub_that_is_down_is_probed_by_one_message_and_wakes_all_at_once() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 10), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 10, None), Instant::now());
     for (seq, id) in ["a", "b", "c"].into_iter().enumerate() {
         push(&mut schedule, id, seq as i64, "hub");
     }
@@ -89,7 +90,7 @@ fn a_hub_that_is_down_is_probed_by_one_message_and_wakes_all_at_once() {
 
 #[test]
 fn a_probe_that_gets_an_answer_opens_the_hub() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 10), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 10, None), Instant::now());
     push(&mut schedule, "a", 1, "hub");
     push(&mut schedule, "b", 2, "hub");
     for (_, _, ticket, item) in take(&mut schedule, now) {
@@ -104,7 +105,7 @@ fn a_probe_that_gets_an_answer_opens_the_hub() {
 
 /// A schedule with `ids` at a hub that is down, and the time of its first probe.
 fn down(ids: &[&str]) -> (Schedule, Instant) {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 10), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 10, None), Instant::now());
     for (seq, id) in ids.iter().enumerate() {
         push(&mut schedule, id, seq as i64, "hub");
     }
@@ -154,7 +155,7 @@ fn a_device_that_moved_away_does_not_wait_for_its_old_hub() {
 
 #[test]
 fn an_application_whose_dps_is_slow_holds_no_other_and_leaves_nothing_behind() {
-    let (mut schedule, now) = (Schedule::new(BACKOFF, 2), Instant::now());
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 2, None), Instant::now());
     for (seq, (application, id)) in
         [("slow", "a"), ("slow", "b"), ("slow", "c"), ("good", "d")].iter().enumerate()
     {
@@ -174,4 +175,68 @@ fn an_application_whose_dps_is_slow_holds_no_other_and_leaves_nothing_behind() {
         }
     }
     assert_eq!((schedule.lanes(), schedule.windows.len()), (0, 0));
+}
+
+#[test]
+fn devices_that_get_no_answer_stand_aside_and_come_back_to_a_part_of_the_window_only() {
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 8, None), Instant::now());
+    for seq in 0..8 {
+        push(&mut schedule, &format!("silent-{seq}"), seq, "hub");
+    }
+    let silent = take(&mut schedule, now);
+    assert_eq!(silent.len(), 8);
+    for seq in 8..16 {
+        push(&mut schedule, &format!("well-{seq}"), seq, "hub");
+    }
+    assert!(take(&mut schedule, now).is_empty(), "the window is full");
+    // Nothing ends, but time passes.
+    let later = schedule.next_due().expect("a look");
+    assert!(later <= now + Duration::from_secs(2));
+    let well = take(&mut schedule, later);
+    assert_eq!(well.len(), 8, "the silent ones stand aside");
+    for (_, _, ticket, _) in well {
+        schedule.finished(ticket, None, FINISHED, later, || Some(hub("hub")));
+    }
+    for (_, _, ticket, item) in silent {
+        schedule.finished(ticket, Some(item), Verdict::RetryDevice { after: None }, later, || None);
+    }
+    let again = later + BACKOFF.max;
+    schedule.wake(again, |_| Some(hub("hub")));
+    for seq in 16..32 {
+        push(&mut schedule, &format!("well-{seq}"), seq, "hub");
+    }
+    let started = take(&mut schedule, again);
+    let of = |kind: &str| started.iter().filter(|start| start.0.starts_with(kind)).count();
+    assert_eq!((of("silent"), of("well")), (2, 6), "a quarter for those that failed");
+}
+
+#[test]
+fn a_place_takes_twice_its_window_at_most_whatever_hangs() {
+    let (mut schedule, mut now) = (Schedule::new(BACKOFF, 4, None), Instant::now());
+    for seq in 0..20 {
+        push(&mut schedule, &format!("silent-{seq}"), seq, "hub");
+    }
+    let mut hanging = Vec::new();
+    for _ in 0..10 {
+        hanging.extend(take(&mut schedule, now));
+        now += Duration::from_secs(3);
+    }
+    assert_eq!(hanging.len(), 8);
+    assert_eq!(schedule.next_due(), None, "nothing to look at before one ends");
+    let (_, _, ticket, _) = hanging.remove(0);
+    schedule.finished(ticket, None, FINISHED, now, || Some(hub("hub")));
+    assert_eq!(take(&mut schedule, now).len(), 1);
+}
+
+#[test]
+fn a_long_backlog_of_one_device_leaves_the_memory_to_the_others() {
+    let mut schedule = Schedule::new(BACKOFF, 1, None);
+    let body = bytes::Bytes::from_static(b"body");
+    for seq in 0..100 {
+        let body = Some(body.clone());
+        let pending = Pending { seq: Seq(seq), lane: "".into(), received_ms: 0, body, waiter: None };
+        schedule.push(device("long"), pending, || None);
+    }
+    let lane = &schedule.lanes[&device("long")];
+    assert_eq!(lane.queue.iter().filter(|item| item.hot.is_some()).count(), BODIES_PER_LANE);
 }

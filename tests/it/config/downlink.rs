@@ -40,7 +40,7 @@ fn every_downlink_key_is_read() {
     assert_eq!(application.methods["x"], Command::default());
     assert_eq!(application.properties["setPoint"].port, Some(223));
     assert!(!config.twin.reported);
-    assert_eq!(config.twin.max_rate, 5);
+    assert_eq!(config.twin.max_rate, Some(5));
 }
 
 #[test]
@@ -65,6 +65,7 @@ fn values_out_of_place_are_refused_with_their_key() {
         ("[twin]\nmax_rate = 0", "twin.max_rate"),
         ("[twin]\nmin_interval = '0s'", "twin.min_interval"),
         ("[azure]\nattach_rate = 0", "azure.attach_rate"),
+        ("[azure]\nrelocate_after = \"0s\"", "azure.relocate_after"),
     ] {
         let problem = given(toml).problem();
         assert_eq!(problem.key, key, "{problem}");

@@ -187,14 +187,32 @@ async fn a_lost_device_is_resolved_anew_with_growing_waits_until_it_is_found() {
 async fn a_device_without_a_hub_is_given_up_until_it_is_met_again() {
     let world = World::new();
     let (roster, hub_device, _stop) = started(&world);
-    answers(&world, [parked()]);
+    answers(&world, std::iter::repeat_with(parked).take(50));
     roster.lost(&hub_device, ParkReason::DeviceUnknown, "as told");
     assert_eq!(told(&world.hub, 2).await[1], "hub/d-1 none");
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(world.directory.resolved.lock().unwrap().len(), 1);
+    let tries = world.directory.resolved.lock().unwrap().len();
+    assert!((3..=7).contains(&tries), "{tries} in an hour");
     assert_eq!((roster.len(), roster.end_device(&hub_device)), (0, None));
     roster.meet(&end_device("d-1"), &hub_device_at("hub", "d-1"));
     assert_eq!(wishes(&world.hub)[2..], ["hub/d-1 all"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_given_up_is_tried_now_and_then_and_found_when_its_hub_takes_it_again() {
+    let world = World::new();
+    let (roster, hub_device, _stop) = started(&world);
+    let again = hub_device_at("hub", "d-1");
+    answers(&world, [parked(), Ok(Arc::clone(&again)), parked(), parked(), Ok(again)]);
+    let began = Instant::now();
+    roster.lost(&hub_device, ParkReason::Unauthorized, "disabled");
+    assert_eq!(told(&world.hub, 3).await[1..], ["hub/d-1 none", "hub/d-1 all"]);
+    // The hub still refuses it.
+    roster.lost(&hub_device, ParkReason::Unauthorized, "disabled");
+    assert_eq!(told(&world.hub, 5).await[3..], ["hub/d-1 none", "hub/d-1 all"]);
+    let took = began.elapsed();
+    assert!((Duration::from_secs(1800)..Duration::from_secs(3700)).contains(&took), "{took:?}");
+    assert_eq!(roster.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

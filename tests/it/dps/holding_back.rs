@@ -1,6 +1,8 @@
 //! A DPS that throttles or is down is left alone by all devices, and those that have a hub do not notice.
 
-use super::{Reply, Request, Server, answer, device, retried, working, world_of};
+use std::time::Duration;
+
+use super::{Reply, Request, Server, answer, assigning, device, retried, working, world_of};
 
 #[tokio::test]
 async fn one_429_holds_back_all_new_devices_and_no_known_one() {
@@ -35,4 +37,40 @@ async fn registrations_go_on_when_the_time_is_over() {
     assert_eq!(server.requests().len(), 1);
     tokio::time::sleep(after.expect("the first wait")).await;
     assert!(directory.resolve(&one, None).await.is_ok());
+}
+
+#[tokio::test]
+async fn devices_on_which_dps_works_for_ever_hold_up_no_others() {
+    let well = working("h");
+    let server =
+        Server::start(
+            move |request: &Request| {
+                if request.registration_id().starts_with("ill") { assigning() } else { well(request) }
+            },
+        )
+        .await;
+    let mut world = world_of(&server);
+    world.options.max_registrations = 4;
+    world.options.pace.slow_after = Duration::from_millis(400);
+    world.options.pace.poll_default = Duration::from_millis(200);
+    world.options.pace.total_timeout = Duration::from_secs(40);
+    let directory = world.directory().await;
+    let ill: Vec<_> = (0..40).map(|n| device("app", &format!("ill-{n}"))).collect();
+    let ill = futures_util::future::join_all(ill.iter().map(|one| directory.resolve(one, None)));
+    let well: Vec<_> = (0..20).map(|n| device("app", &format!("well-{n}"))).collect();
+    let resolve = async |one| {
+        // On a busy machine one of these may take long, too, and is asked to come again.
+        while directory.resolve(one, None).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let well = futures_util::future::join_all(well.iter().map(resolve));
+    tokio::select! {
+        biased;
+        // Sixteen of them stand aside until their time is over.
+        _ = ill => panic!("those that DPS works on for ever must not end first"),
+        well = tokio::time::timeout(Duration::from_secs(30), well) => {
+            well.expect("they wait for no other");
+        }
+    }
 }

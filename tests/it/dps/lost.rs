@@ -55,8 +55,8 @@ async fn a_hub_that_refuses_what_dps_just_assigned_parks_the_device_after_two_tr
     // From then on once in each `negative_ttl`, until it works for a while.
     world.pass(Duration::from_secs(30));
     let third = directory.resolve(&one, None).await.unwrap();
-    directory.lost(&one, &third, ParkReason::Unauthorized);
-    assert_eq!(parked(directory.resolve(&one, None).await).0, ParkReason::Unauthorized);
+    directory.lost(&one, &third, ParkReason::DeviceUnknown);
+    assert_eq!(parked(directory.resolve(&one, None).await).0, ParkReason::DeviceUnknown);
     world.pass(Duration::from_secs(30));
     let fourth = directory.resolve(&one, None).await.unwrap();
     world.pass(HOUR);

@@ -154,3 +154,53 @@ async fn a_basic_hub_takes_no_message_by_control_either() {
     assert_eq!(status, 403);
     assert!(answer.to_string().contains("basic tier"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_hubs_tier_is_shown_and_changed_by_control() {
+    let world = World::with(|options| Options { tier: Tier::S2, units: 3, ..options }).await;
+    let path = "/emulator/hubs/localhost/tier";
+    let (status, shown) = world.call(Method::GET, path, None).await;
+    assert_eq!((status, &shown["tier"], &shown["units"]), (200, &json!("s2"), &json!(3)));
+    assert_eq!((&shown["daily_messages"], &shown["traffic"]["connections"]), (&json!(18_000_000), &json!(0)));
+    let faster = json!({ "tier": "f1", "speed": 2.5, "burst_ms": 500, "daily_messages": 10, "cut_after": 3 });
+    let (status, shown) = world.call(Method::PUT, path, Some(faster)).await;
+    assert_eq!((status, &shown["burst_ms"], &shown["max_delay_ms"]), (200, &json!(500), &json!(1000)));
+    assert_eq!(world.emulator.hubs()[0].tier_settings().daily_messages, Some(10));
+    for wrong in [
+        json!({}),
+        json!({ "tier": "s4" }),
+        json!({ "tier": "s1", "units": 0 }),
+        json!({ "tier": "s1", "speed": 0 }),
+        json!({ "tier": "s1", "burst_ms": 1_000_000_000_u64 }),
+        json!({ "tier": "s1", "cut_after": 0 }),
+        json!({ "tier": "s1", "unit": 1 }),
+    ] {
+        assert_eq!(world.call(Method::PUT, path, Some(wrong.clone())).await.0, 400, "{wrong}");
+    }
+    assert_eq!(world.call(Method::DELETE, path, None).await.0, 405);
+    assert_eq!(world.emulator.hubs()[0].tier(), Tier::F1);
+}
+
+#[tokio::test]
+async fn a_hub_is_told_its_faults_lists_them_and_forgets_them() {
+    let world = World::new().await;
+    let faults = "/emulator/hubs/localhost/faults";
+    let fault = json!({"type": "KillTcp", "device": "dev", "delay": "1m", "duration": 5, "reason": "boom"});
+    assert_eq!(world.call(Method::POST, faults, Some(fault)).await, (202, json!({"id": 1})));
+    let (status, listed) = world.call(Method::GET, faults, None).await;
+    let one = &listed["faults"][0];
+    assert_eq!(
+        (status, &one["type"], &one["device"], &one["reason"]),
+        (200, &json!("KillTcp"), &json!("dev"), &json!("boom"))
+    );
+    assert!(one["beginsInSeconds"].as_f64().is_some_and(|seconds| seconds > 50.0), "{listed}");
+    for wrong in
+        [json!({"type": "Kill"}), json!({"type": "KillTcp", "duration": "2d"}), json!({"type": "HubMoved"})]
+    {
+        assert_eq!(world.call(Method::POST, faults, Some(wrong)).await.0, 400);
+    }
+    assert_eq!(world.call(Method::POST, "/emulator/hubs/other/faults", Some(json!({}))).await.0, 404);
+    assert_eq!(world.call(Method::PUT, faults, None).await.0, 405);
+    assert_eq!(world.call(Method::DELETE, faults, None).await.0, 204);
+    assert_eq!(world.call(Method::GET, faults, None).await.1, json!({"faults": []}));
+}

@@ -43,7 +43,6 @@ async fn every_outcome_and_every_way_to_lose_the_link_is_told_and_the_next_send_
         (Answer::Modify { undeliverable: false }, "released device"),
         (Answer::Modify { undeliverable: true }, "park rejected"),
         (Answer::Detach("amqp:link:detach-forced"), "link device"),
-        (Answer::Detach("com.microsoft:link-creation-conflict"), "link device"),
         (Answer::Detach("amqp:not-found"), "reresolve device_unknown"),
         (Answer::Detach("com.microsoft:iot-hub-suspended"), "hub hub"),
         (Answer::End("amqp:session:window-violation"), "link device"),
@@ -270,7 +269,7 @@ async fn refused_tokens_are_told_by_their_status() {
         (401, "reresolve unauthorized"),
         (403, "reresolve unauthorized"),
         (404, "reresolve device_unknown"),
-        (429, "throttled device"),
+        (429, "connects_throttled device"),
         (500, "token device"),
     ] {
         test_hub.on_put(move |_| (status, "no"));

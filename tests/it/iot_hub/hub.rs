@@ -117,6 +117,8 @@ pub(super) struct TestHub {
     pub(super) state: Arc<State>,
     pub(super) roots: RootCertStore,
     pub(super) tls: TlsAcceptor,
+    /// The certificate that clients must trust.
+    pub(super) pem: String,
     tasks: JoinSet<()>,
 }
 
@@ -128,7 +130,7 @@ impl TestHub {
 
     /// The same with other limits.
     pub(super) async fn start_with(limits: Limits) -> Self {
-        let (tls, roots) = certificate();
+        let (tls, roots, pem) = certificate();
         let state = Arc::new(State {
             seen: watch::Sender::default(),
             put: Mutex::new(Box::new(|_| (200, "OK"))),
@@ -142,7 +144,7 @@ impl TestHub {
             commands: Mutex::default(),
         });
         let address = HubAddress { host: "127.0.0.1".into(), port: 0 };
-        let mut hub = Self { address, state, roots, tls, tasks: JoinSet::new() };
+        let mut hub = Self { address, state, roots, tls, pem, tasks: JoinSet::new() };
         hub.listen(0).await;
         hub
     }
@@ -212,7 +214,7 @@ impl TestHub {
     }
 }
 
-fn certificate() -> (TlsAcceptor, RootCertStore) {
+fn certificate() -> (TlsAcceptor, RootCertStore, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
@@ -225,5 +227,5 @@ fn certificate() -> (TlsAcceptor, RootCertStore) {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key.into())
         .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), roots)
+    (TlsAcceptor::from(Arc::new(config)), roots, certificate.pem())
 }

@@ -225,15 +225,11 @@ async fn a_refused_device_is_told_lost_once_and_given_up() {
 }
 
 #[tokio::test]
-async fn a_device_that_somebody_else_uses_too_is_tried_ever_more_rarely() {
+async fn links_that_the_hub_takes_away_at_each_attach_are_tried_ever_more_rarely() {
     let test_hub = TestHub::start().await;
     let (hub, _events) = IotHub::with_events(test_hub.options());
     test_hub.on_attach(|address| {
-        if address.contains("devicebound") {
-            Door::Refuse("com.microsoft:link-creation-conflict")
-        } else {
-            Door::Open
-        }
+        if address.contains("devicebound") { Door::Refuse("amqp:link:detach-forced") } else { Door::Open }
     });
     let device = by_key(&test_hub, "a");
     hub.keep_open(&device, C2D);

@@ -34,7 +34,7 @@ async fn every_message_arrives_in_order_whatever_the_hub_does() {
         _ => Answer::Accept,
     });
     test_hub.on_attach(move |_| match doors.lock().unwrap().u32(..50) {
-        0 => Door::Refuse("com.microsoft:link-creation-conflict"),
+        0 => Door::Refuse("amqp:resource-locked"),
         1 => Door::Late(Duration::from_millis(50)),
         _ => Door::Open,
     });
@@ -98,7 +98,7 @@ async fn kept_devices_get_their_messages_and_calls_whatever_the_hub_does() {
         _ => Answer::Accept,
     });
     test_hub.on_attach(move |_| match doors.lock().unwrap().u32(..80) {
-        0 => Door::Refuse("com.microsoft:link-creation-conflict"),
+        0 => Door::Refuse("amqp:resource-locked"),
         1 => Door::Late(Duration::from_millis(50)),
         _ => Door::Open,
     });

@@ -131,7 +131,8 @@ async fn a_report_that_fails_says_what_to_do() {
         assert!(matches!(error, SendError::Park { reason, .. } if reason == expected), "{error}");
     }
     for (says, expected, pause) in [
-        (Some(429), RetryReason::Throttled, Some(Duration::from_secs(10))),
+        (Some(403), RetryReason::Quota, Some(Duration::from_secs(5))),
+        (Some(429), RetryReason::Throttled, Some(Duration::from_secs(5))),
         (Some(500), RetryReason::Hub, None),
         (None, RetryReason::Timeout, None),
     ] {

@@ -1,4 +1,5 @@
-//! What the way back must not write into the log: keys, tokens, payloads.
+//! What nobody must read in logs, metrics, answers and arguments: keys, tokens, payloads. Here of the way back, whose
+//! messages carry the most of them; `watch` reads the logs of all other tests.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tti_connector::model::Secret;
 
 use crate::messages::DEADLINE;
 use crate::way_back::kit::message;
+use crate::webhook::desk::http_client;
 use crate::world::{World, free_port};
 
 /// Bytes that are a payload, as text of all kinds.
@@ -25,15 +27,16 @@ const PAYLOADS: [&str; 6] = [
 const PUSH: (&str, &str) = ("Port", "1");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_26_no_key_and_no_downlink_payload_reaches_the_log() {
+async fn trap_26_no_key_and_no_downlink_payload_reaches_log_metrics_answers_or_arguments() {
     let world = World::new(1).await;
     let stack = world.emulator.things_stack().expect("there");
-    let port = free_port();
+    let (port, admin) = (free_port(), free_port());
     let learnt = stack.add_key(&tti_connector::emulator::things_stack::Right::ALL);
     let mut child = world
         .connector(port)
         .env("TTI_CONNECTOR__THINGS_STACK__BASE_URL", stack.url())
         .env("TTI_CONNECTOR__THINGS_STACK__APPLICATIONS__HOUSE__API_KEY", stack.api_key())
+        .env("TTI_CONNECTOR__ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
         .env("TTI_CONNECTOR__LOG__LEVEL", "trace")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -121,6 +124,15 @@ async fn trap_26_no_key_and_no_downlink_payload_reaches_the_log() {
     }
     assert_eq!(stack.pushed(), 12, "four messages, a call and a property of each");
     let id = child.id().expect("it runs").to_string();
+    let mut shown = String::new();
+    for path in ["metrics", "ready", "live"] {
+        let url = format!("http://127.0.0.1:{admin}/{path}");
+        let answer = http_client().get(url).send().await.expect("an answer");
+        shown += &answer.text().await.expect("a text");
+    }
+    // Every user of a machine can read the arguments of every process.
+    shown += &std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    assert!(shown.contains("tti_connector_webhook_received_messages"), "{shown}");
     assert!(Command::new("kill").args(["-TERM", &id]).status().await.expect("kill runs").success());
     assert!(child.wait().await.expect("it ends").success(), "SIGTERM is a clean end");
 
@@ -135,7 +147,7 @@ async fn trap_26_no_key_and_no_downlink_payload_reaches_the_log() {
         &world.emulator.ready().group_enrollment_key,
     ];
     for planted in keys.into_iter().chain(PAYLOADS) {
-        let line = log.lines().find(|line| line.contains(planted));
-        assert_eq!(line, None, "{planted} is in the log");
+        let line = log.lines().chain(shown.lines()).find(|line| line.contains(planted));
+        assert_eq!(line, None, "{planted} is in the log, the metrics or the arguments");
     }
 }

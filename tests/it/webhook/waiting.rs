@@ -34,6 +34,7 @@ async fn a_parked_message_is_told_by_its_reason_and_that_it_is_kept() {
         let expected = match reason {
             ParkReason::DeviceUnknown => 404,
             ParkReason::HubIdTaken => 409,
+            ParkReason::Damaged => 500,
             ParkReason::TooLarge => 413,
             ParkReason::NotConfigured | ParkReason::InvalidHubId | ParkReason::Malformed => 422,
             ParkReason::NotAssigned => 424,

@@ -1,0 +1,151 @@
+//! Receiver links in the safe layer: nothing is lost when a wait is dropped, and no link is let go before its time.
+//!
+//! The other half of `safe_link`, which says what it is that the AMQP crate does not do.
+
+use std::future::poll_fn;
+use std::pin::pin;
+
+use fe2o3_amqp::Receiver;
+use fe2o3_amqp::link::RecvError;
+use fe2o3_amqp::link::delivery::DeliveryInfo;
+use fe2o3_amqp::link::receiver::{CreditMode, TerminalDeliveryState};
+use fe2o3_amqp::session::SessionHandle;
+use fe2o3_amqp_types::definitions::SenderSettleMode;
+use fe2o3_amqp_types::messaging::{Body, Message};
+use fe2o3_amqp_types::primitives::Value;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::safe_link::{CLOSE_PATIENCE, Loss, Terms, of_illegal, of_receiver_attach, of_recv};
+use super::shared::Tasks;
+
+/// Larger messages end the link. The hub's own limits are 64 KB (messages), 128 KB (methods) and 32 KB for each half of a
+/// twin, before JSON's escapes.
+const MAX_INCOMING_BYTES: u64 = 256 * 1024;
+
+/// Something came over a receiver link.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// A message.
+    Message(DeliveryInfo, Box<Message<Body<Value>>>),
+    /// Bytes that are no AMQP message.
+    Unreadable(DeliveryInfo),
+}
+
+/// A receiver link that never waits in vain and loses nothing when a wait is dropped.
+#[derive(Debug)]
+pub(super) struct SafeReceiver {
+    /// `None` only while dropping.
+    receiver: Option<Receiver>,
+    lost: CancellationToken,
+    held: Option<(Tasks, TaskTrackerToken)>,
+}
+
+/// The receivers of one session, which must be closed before it ends.
+#[derive(Clone, Debug)]
+pub(super) struct Receivers {
+    pub(super) tasks: Tasks,
+    pub(super) open: TaskTracker,
+}
+
+impl Receivers {
+    pub(super) fn new(tasks: &Tasks) -> Self {
+        Self { tasks: tasks.clone(), open: TaskTracker::new() }
+    }
+
+    /// Waits until all are closed, within a bound.
+    pub(super) async fn closed(&self) {
+        self.open.close();
+        _ = timeout(CLOSE_PATIENCE, self.open.wait()).await;
+    }
+}
+
+impl Drop for SafeReceiver {
+    fn drop(&mut self) {
+        let (Some(receiver), Some((tasks, held))) = (self.receiver.take(), self.held.take()) else { return };
+        // Without a runtime there is no connection any more, either.
+        if self.lost.is_cancelled() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let lost = self.lost.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                _ = timeout(CLOSE_PATIENCE, receiver.close()) => {}
+                () = lost.cancelled() => {}
+            }
+            drop(held);
+        });
+    }
+}
+
+impl SafeReceiver {
+    /// Attaches a receiver without credit. Not to be cancelled.
+    pub(super) async fn attach(
+        session: &mut SessionHandle<()>,
+        terms: Terms,
+        lost: CancellationToken,
+        receivers: &Receivers,
+    ) -> Result<Self, Loss> {
+        let mut builder = Receiver::builder()
+            .name(terms.name)
+            .source(terms.address)
+            .max_message_size(MAX_INCOMING_BYTES)
+            .credit_mode(CreditMode::Manual);
+        if let Some(properties) = terms.properties {
+            builder = builder.properties(properties);
+        }
+        if terms.settled {
+            builder = builder.sender_settle_mode(SenderSettleMode::Settled);
+        }
+        let receiver = builder.attach(session).await.map_err(of_receiver_attach)?;
+        let held = Some((receivers.tasks.clone(), receivers.open.token()));
+        Ok(Self { receiver: Some(receiver), lost, held })
+    }
+
+    /// Waits for what comes next. May be cancelled.
+    ///
+    /// The crate's own future takes 3 kB, too much for each of many links that mostly wait. So it is made anew for
+    /// each poll, which is as good as cancelling: the link's queue keeps the waker.
+    pub(super) async fn recv(&mut self) -> Result<Incoming, Loss> {
+        let Self { receiver: Some(receiver), lost, .. } = self else { return Err(Loss::Connection) };
+        let received = poll_fn(|context| pin!(receiver.recv::<Body<Value>>()).poll(context));
+        tokio::select! {
+            biased;
+            received = received => match received {
+                Ok(delivery) => {
+                    let (info, message) = delivery.into_parts();
+                    Ok(Incoming::Message(info, Box::new(message)))
+                }
+                Err(RecvError::MessageDecode(error)) => Ok(Incoming::Unreadable(error.info)),
+                Err(error) => Err(of_recv(error)),
+            },
+            () = lost.cancelled() => Err(Loss::Connection),
+        }
+    }
+
+    /// Tells the peer what became of a message. No frame goes out for one that came settled.
+    pub(super) async fn settle(
+        &self,
+        delivery: DeliveryInfo,
+        state: impl Into<TerminalDeliveryState>,
+    ) -> Result<(), Loss> {
+        let Some(receiver) = &self.receiver else { return Err(Loss::Connection) };
+        tokio::select! {
+            biased;
+            told = receiver.dispose(delivery, state) => told.map_err(of_illegal),
+            () = self.lost.cancelled() => Err(Loss::Connection),
+        }
+    }
+
+    /// Lets the peer send `credit` more messages from now on.
+    pub(super) async fn give_credit(&mut self, credit: u32) -> Result<(), Loss> {
+        let Some(receiver) = &mut self.receiver else { return Err(Loss::Connection) };
+        tokio::select! {
+            biased;
+            given = receiver.set_credit(credit) => given.map_err(of_illegal),
+            () = self.lost.cancelled() => Err(Loss::Connection),
+        }
+    }
+}
