@@ -1,4 +1,4 @@
-//! Fuzz target: connection strings, and tokens signed with what they hold.
+//! Fuzz target: connection strings, and tokens signed with what they hold; and what telemetry must always be.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -63,7 +63,7 @@ pub(crate) fn signed(data: &[u8]) -> Option<Signed> {
     Some(Signed { resource, policy, expiry_s, key: STANDARD.encode(key), token })
 }
 
-/// What every message to a hub must be.
+/// JSON, no more than IoT Hub takes, and with the properties that everybody relies on.
 pub(crate) fn assert_sound(telemetry: &Telemetry) {
     assert!(telemetry.counted_bytes() <= MAX_TELEMETRY_BYTES);
     assert!(is_json(&telemetry.body), "telemetry is no JSON");

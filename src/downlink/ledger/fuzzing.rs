@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 
 use super::book::Book;
 use super::{Ledger, row};
-use crate::azure::fuzzing::assert_sound;
+use crate::azure;
 use crate::downlink::ports::{Outbox, Store, Unstored};
 use crate::downlink::{Begun, EntryId, NewEntry, Progress, Report, Source};
 use crate::model::{Clock, EndDevice};
@@ -95,7 +95,7 @@ pub(crate) fn events(data: &[u8]) {
             ledger.witness(&device, &event).await.expect("memory does not fail");
             for report in ledger.reports(&device, None, &event, NOW_MS).await.expect("memory does not fail") {
                 assert_eq!(report.id, id);
-                assert_sound(&report.to_telemetry());
+                azure::fuzzing::assert_sound(&report.to_telemetry());
             }
             let now = rank(ledger.progress(id).await.expect("memory does not fail"));
             assert!(now >= before, "from {before} back to {now}");
