@@ -7,7 +7,8 @@ use fe2o3_amqp_types::performatives::{
 };
 use tokio::time::Instant;
 
-use super::hub::{Held, Kind, Link, Place, SLOW, State};
+use super::hub::{SLOW, State};
+use super::parts::{Held, Kind, Link, Place};
 use super::wire;
 
 /// Messages that the client may send over one link, more than any run sends.
@@ -64,19 +65,19 @@ impl State {
         let place = held.place;
         let connection = &self.connections[place.connection];
         let live = connection.out.is_some() && !connection.closing && !connection.mute;
-        let session = self.session(place);
+        // One that the client gives up may have its answer on the way already.
+        let session = self.session(place).filter(|session| !session.ended_by_us);
         let link = |wanted: fn(&Link) -> bool| {
-            session.as_ref().is_some_and(|session| {
-                session.is_live() && session.links.get(&place.handle).is_some_and(wanted)
-            })
+            session.as_ref().is_some_and(|session| session.links.get(&place.handle).is_some_and(wanted))
         };
         match held.kind {
             Kind::Open => live,
-            Kind::Begin => session.is_some_and(|session| !session.ended_by_us),
-            Kind::End => session.is_some(),
-            Kind::Attach => link(|link| !link.attached),
+            Kind::Begin | Kind::End => session.is_some(),
+            Kind::Attach => link(|link| !link.attached && !link.detached_by_us),
             Kind::Detach => link(|link| !link.detached_by_us),
-            Kind::Credit | Kind::Put | Kind::Outcome | Kind::Twin => link(Link::is_open),
+            Kind::Credit | Kind::Put | Kind::Outcome | Kind::Twin => {
+                link(|link| link.attached && !link.detached_by_us)
+            }
         }
     }
 

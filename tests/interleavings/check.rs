@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tti_connector::iot_hub::{Links, Status};
 
 use super::event::{DEVICES, Event};
-use super::hub::Place;
+use super::parts::Place;
 use super::world::{BACK, IDLE, LESS, TELEMETRY, World};
 
 /// A send may wait for its device's turn, for a session, for the outcome, and all but the first once more with a fresh
@@ -47,8 +47,8 @@ impl World {
     /// What holds after every event: one session for each device, one verdict for each message and the right one, no
     /// send beyond its time, no more keepers than wishes, and one link for each wish.
     pub(super) fn check(&mut self) {
-        for device in 0..self.callers.len() {
-            self.hub.state().check_one_session(DEVICES[device]);
+        for (device, name) in DEVICES.iter().enumerate().take(self.callers.len()) {
+            self.hub.state().check_one_session(name);
             self.check_sends(device);
         }
         let wished = self.callers.iter().filter(|caller| caller.wished.any()).count();
@@ -139,7 +139,7 @@ impl World {
 
     /// Every device can send again, and those that were wished have their links, each once.
     async fn serve_again(&mut self) {
-        for device in 0..self.callers.len() {
+        for (device, name) in DEVICES.iter().enumerate().take(self.callers.len()) {
             let wished = self.callers[device].wished;
             if device == 0 && !wished.any() {
                 self.wish(device, LESS);
@@ -159,7 +159,7 @@ impl World {
                     break;
                 }
                 if Instant::now() > until {
-                    return self.complain(format!("{} can't send after healing", DEVICES[device]));
+                    return self.complain(format!("{name} can't send after healing"));
                 }
                 self.pass(Duration::from_secs(5)).await;
             }

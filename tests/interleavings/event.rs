@@ -1,7 +1,7 @@
 //! The alphabet: everything that can happen next, with a short name for each, so that a sequence can be printed and
 //! played again.
 
-use super::hub::Kind;
+use super::parts::Kind;
 
 /// A device, by its place in the world.
 pub(super) type Device = usize;
@@ -61,8 +61,10 @@ pub(super) enum Event {
     Minutes,
 }
 
+type OfDevice = fn(Device) -> Event;
+
 /// All events for one device, and those for none.
-const NAMES: [(&str, fn(Device) -> Event); 10] = [
+const NAMES: [(&str, OfDevice); 10] = [
     ("send", Event::Send),
     ("give-up", Event::GiveUp),
     ("wish", Event::Wish),
@@ -106,8 +108,7 @@ impl Event {
         if let Some((name, _)) = GLOBAL.iter().find(|(_, event)| *event == self) {
             return (*name).to_owned();
         }
-        for device in 0..DEVICES.len() {
-            let letter = DEVICES[device];
+        for (device, letter) in DEVICES.iter().enumerate() {
             if self == Self::End(device) {
                 return format!("{END}.{letter}");
             }
@@ -169,7 +170,7 @@ pub(super) const SCENES: [Scene; 8] = [
         name: "sending",
         devices: 1,
         before: &[Send(0)],
-        holds: &[Kind::Begin, Kind::Attach, Kind::Credit, Kind::Outcome],
+        holds: &[Kind::Begin, Kind::Attach, Kind::Credit, Kind::Outcome, Kind::End],
         events: &[
             Send(0),
             GiveUp(0),
@@ -284,7 +285,7 @@ pub(super) const SCENES: [Scene; 8] = [
         name: "newcomers",
         devices: 2,
         before: &[Send(0)],
-        holds: &[Kind::Begin, Kind::Put, Kind::Attach],
+        holds: &[Kind::Begin, Kind::Put, Kind::Attach, Kind::End],
         events: &[
             Send(0),
             Send(1),

@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use fe2o3_amqp::frames::amqp::{Frame, FrameBody};
 use fe2o3_amqp_types::definitions::Role;
-use fe2o3_amqp_types::messaging::{MessageId, TargetArchetype};
+use fe2o3_amqp_types::messaging::TargetArchetype;
 use fe2o3_amqp_types::performatives::{Attach, Flow, Transfer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::parts::{Connection, Held, Kind, Link, Place, Session};
 use super::wire;
 
 /// The client asks to hear from us every 20 s.
@@ -24,94 +25,6 @@ pub(super) const SLOW: Duration = Duration::from_secs(20);
 
 /// Longer than the client waits for the answers to Detach and End together.
 const SPIN: Duration = Duration::from_secs(16);
-
-/// What can be held back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Open,
-    Begin,
-    Attach,
-    Credit,
-    Put,
-    Outcome,
-    Detach,
-    End,
-    Twin,
-}
-
-/// An answer that the client waits for.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) kind: Kind,
-    pub(super) place: Place,
-    pub(super) since: Instant,
-    /// Of the message that is answered.
-    pub(super) id: Option<MessageId>,
-    pub(super) delivery: u32,
-    pub(super) operation: String,
-}
-
-/// Where in the hub. The serial tells a session from the next one on its channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) connection: usize,
-    pub(super) channel: u16,
-    pub(super) serial: u64,
-    pub(super) handle: u32,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Connection {
-    /// Dropped to cut the stream.
-    pub(super) out: Option<mpsc::UnboundedSender<Vec<u8>>>,
-    pub(super) opened: bool,
-    /// We sent Close.
-    pub(super) closing: bool,
-    pub(super) mute: bool,
-    /// When the client last sent an End that got no answer yet.
-    pub(super) end_came: Option<Instant>,
-    /// Why the client may well end it.
-    pub(super) excuse: Option<&'static str>,
-    pub(super) sessions: BTreeMap<u16, Session>,
-}
-
-#[derive(Debug)]
-pub(super) struct Session {
-    pub(super) serial: u64,
-    pub(super) begun: bool,
-    pub(super) ended_by_us: bool,
-    pub(super) ended_by_client: bool,
-    pub(super) device: Option<String>,
-    pub(super) links: BTreeMap<u32, Link>,
-    pub(super) next_out: u32,
-    pub(super) next_in: u32,
-}
-
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) attach: Attach,
-    pub(super) address: String,
-    pub(super) from_client: bool,
-    pub(super) attached: bool,
-    pub(super) detached_by_us: bool,
-    pub(super) detached_by_client: bool,
-    /// Messages sent to the client, and up to which number it lets them come.
-    pub(super) count: u32,
-    pub(super) limit: u32,
-}
-
-impl Link {
-    /// Whether messages may go over it.
-    pub(super) fn is_open(&self) -> bool {
-        self.attached && !self.detached_by_us && !self.detached_by_client
-    }
-}
-
-impl Session {
-    pub(super) fn is_live(&self) -> bool {
-        !self.ended_by_us && !self.ended_by_client
-    }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -322,7 +235,6 @@ impl State {
             }
             FrameBody::End(_) => {
                 session.ended_by_client = true;
-                session.links.clear();
                 self.connections[place.connection].end_came = Some(Instant::now());
                 self.forget_dead();
                 self.hold(Kind::End, place);
@@ -448,9 +360,14 @@ impl State {
     /// The live sessions of a device.
     pub(super) fn sessions_of(&self, device: &str) -> Vec<Place> {
         let mut places = Vec::new();
-        for (connection, one) in self.connections.iter().enumerate().filter(|(_, one)| one.out.is_some()) {
+        for (connection, one) in self
+            .connections
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| one.out.is_some() && !one.closing && !one.mute)
+        {
             for (channel, session) in &one.sessions {
-                if session.is_live() && session.device.as_deref() == Some(device) && !one.closing {
+                if session.is_live() && session.device.as_deref() == Some(device) {
                     places.push(Place { connection, channel: *channel, serial: session.serial, handle: 0 });
                 }
             }

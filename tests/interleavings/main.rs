@@ -11,6 +11,7 @@ mod check;
 mod event;
 mod explore;
 mod hub;
+mod parts;
 mod wire;
 mod world;
 

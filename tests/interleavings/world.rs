@@ -20,7 +20,8 @@ use tti_connector::net::tls::client_config_with;
 
 use super::answers::Turn;
 use super::event::{DEVICES, Event, Scene};
-use super::hub::{Hub, Place};
+use super::hub::{Hub, State};
+use super::parts::Place;
 use super::wire;
 
 /// Passes only when all tasks wait, so after it everything has happened that can.
@@ -377,13 +378,13 @@ impl World {
         }
     }
 
-    fn at_link(&self, device: usize, node: &str, act: impl Fn(&mut super::hub::State, Place)) {
+    fn at_link(&self, device: usize, node: &str, act: impl Fn(&mut State, Place)) {
         if let Some(place) = self.link(device, node) {
             act(&mut self.hub.state(), place);
         }
     }
 
-    fn at_connection(&self, act: impl Fn(&mut super::hub::State, usize)) {
+    fn at_connection(&self, act: impl Fn(&mut State, usize)) {
         if let Some(number) = self.connection() {
             act(&mut self.hub.state(), number);
         }
