@@ -157,6 +157,16 @@ impl State {
         self.complaints.push(text);
     }
 
+    /// The client breaks the rules of AMQP. After a very late answer the crate does so; then a hub closes the connection.
+    pub(super) fn protest(&mut self, number: usize, text: String) {
+        if self.connections[number].excuse.is_some() {
+            self.note(text);
+            self.close(number);
+        } else {
+            self.complain(text);
+        }
+    }
+
     fn incoming(&mut self, number: usize, frame: Frame) -> Option<String> {
         let Frame { channel, body } = frame;
         if !matches!(body, FrameBody::Empty) {
@@ -204,14 +214,14 @@ impl State {
                     next_in: 0,
                 };
                 if connection.sessions.insert(channel, session).is_some() {
-                    self.complain(format!("channel {channel} of connection {number} began twice"));
+                    self.protest(number, format!("channel {channel} of connection {number} began twice"));
                 }
                 self.hold(Kind::Begin, Place { serial: self.serial, ..place });
             }
             body => {
                 let Some(session) = connection.sessions.get_mut(&channel) else {
                     let text = format!("{} on channel {channel}, where no session is", wire::name(&body));
-                    self.complain(text);
+                    self.protest(number, text);
                     return None;
                 };
                 let place = Place { serial: session.serial, ..place };
@@ -225,7 +235,8 @@ impl State {
     fn in_session(&mut self, place: Place, body: FrameBody) -> Option<String> {
         let session = self.session(place)?;
         if session.ended_by_client {
-            self.complain(format!("{} after End on channel {}", wire::name(&body), place.channel));
+            let text = format!("{} after End on channel {}", wire::name(&body), place.channel);
+            self.protest(place.connection, text);
             return None;
         }
         let by_us = session.ended_by_us;
@@ -253,9 +264,7 @@ impl State {
             FrameBody::Detach(detach) => {
                 let place = Place { handle: detach.handle.0, ..place };
                 match session.links.get_mut(&place.handle) {
-                    None => {
-                        self.complain(format!("Detach of a link that is none on channel {}", place.channel))
-                    }
+                    None => self.protest(place.connection, "Detach of a link that is none".to_owned()),
                     Some(link) if link.detached_by_us => _ = session.links.remove(&place.handle),
                     Some(link) => {
                         link.detached_by_client = true;
@@ -305,7 +314,10 @@ impl State {
         };
         let taken = session.links.insert(place.handle, link).is_some();
         if twice || other || taken {
-            self.complain(format!("a session has a second link for {address}, or another device's"));
+            self.protest(
+                place.connection,
+                format!("a session has a second link for {address}, or another device's"),
+            );
         }
         self.hold(Kind::Attach, place);
         news
@@ -316,7 +328,7 @@ impl State {
         session.next_in = session.next_in.wrapping_add(1);
         let place = Place { handle: transfer.handle.0, ..place };
         let Some(link) = session.links.get(&place.handle) else {
-            return self.complain("Transfer over a link that is none".to_owned());
+            return self.protest(place.connection, "Transfer over a link that is none".to_owned());
         };
         if !link.is_open() {
             return;
