@@ -1,10 +1,12 @@
-//! Fuzz target: connection strings, and tokens signed with what they hold.
+//! Fuzz target: connection strings, and tokens signed with what they hold; and what telemetry must always be.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{ConnectionString, HubAddress, Identity, SigningKey, hub_id, sas};
-use crate::model::fuzzing::head_and_body;
+use super::{
+    ConnectionString, HubAddress, Identity, MAX_TELEMETRY_BYTES, SigningKey, Telemetry, hub_id, sas,
+};
+use crate::model::fuzzing::{head_and_body, is_json};
 
 /// What is read says the same when written again, and neither it nor an error shows the key.
 pub(crate) fn connection_string(data: &[u8]) {
@@ -59,4 +61,17 @@ pub(crate) fn signed(data: &[u8]) -> Option<Signed> {
     let (resource, expiry_s) = (resource.to_owned(), expiry.parse().ok()?);
     let token = sas::sign(&resource, &SigningKey::from_bytes(key), expiry_s, policy.as_deref());
     Some(Signed { resource, policy, expiry_s, key: STANDARD.encode(key), token })
+}
+
+/// JSON, no more than IoT Hub takes, and with the properties that everybody relies on.
+pub(crate) fn assert_sound(telemetry: &Telemetry) {
+    assert!(telemetry.counted_bytes() <= MAX_TELEMETRY_BYTES);
+    assert!(is_json(&telemetry.body), "telemetry is no JSON");
+    assert!(telemetry.message_id.len() == 32 && telemetry.message_id.bytes().all(|b| b.is_ascii_hexdigit()));
+    for (at, (name, value)) in telemetry.properties.iter().enumerate() {
+        assert!(telemetry.properties[..at].iter().all(|(other, _)| other != name), "{name} comes twice");
+        assert!(!value.chars().any(char::is_control), "{name} holds a control character");
+    }
+    let created = telemetry.properties.iter().find(|(name, _)| *name == "iothub-creation-time-utc");
+    assert!(created.is_some_and(|(_, time)| time.len() == 24 && time.ends_with('Z')), "{created:?}");
 }

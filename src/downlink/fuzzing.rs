@@ -5,11 +5,10 @@ use std::sync::LazyLock;
 
 use super::translate::{self, ApplicationRules, Invalid, Request, Rules};
 use super::{EntryId, Report};
-use crate::azure::CloudMessage;
+use crate::azure::{self, CloudMessage};
 use crate::config::{self, Command};
 use crate::model::fuzzing::{field, head_and_body};
 use crate::things_stack::{MAX_PAYLOAD_BYTES, Payload};
-use crate::uplink;
 
 pub(crate) use super::desired::fuzzing::desired;
 pub(crate) use super::ledger::fuzzing::events;
@@ -99,7 +98,7 @@ pub(crate) fn row(json: &[u8]) {
             && !control_characters(&report)
             && (0..4_102_444_800_000).contains(&report.at_ms)
         {
-            uplink::fuzzing::assert_sound(&report.to_telemetry());
+            azure::fuzzing::assert_sound(&report.to_telemetry());
         }
     }
     if let Ok(text) = std::str::from_utf8(json)

@@ -3,10 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::{TranslateError, Translated, patch, reported, translate};
-use crate::azure::{MAX_TELEMETRY_BYTES, Telemetry};
+use crate::azure::MAX_TELEMETRY_BYTES;
+use crate::azure::fuzzing::assert_sound;
 use crate::config::TelemetryFormat;
 use crate::model::EndDevice;
-use crate::model::fuzzing::{fit_to_show, is_json};
+use crate::model::fuzzing::fit_to_show;
 
 /// 2025-03-14T07:00:00Z.
 const RECEIVED_MS: i64 = 1_741_935_600_000;
@@ -40,16 +41,4 @@ pub(crate) fn twin_patch(
     let now = reported(body, RECEIVED_MS).ok()?;
     let change = patch(before, &now);
     Some((now, change))
-}
-
-pub(crate) fn assert_sound(telemetry: &Telemetry) {
-    assert!(telemetry.counted_bytes() <= MAX_TELEMETRY_BYTES);
-    assert!(is_json(&telemetry.body), "telemetry is no JSON");
-    assert!(telemetry.message_id.len() == 32 && telemetry.message_id.bytes().all(|b| b.is_ascii_hexdigit()));
-    for (at, (name, value)) in telemetry.properties.iter().enumerate() {
-        assert!(telemetry.properties[..at].iter().all(|(other, _)| other != name), "{name} comes twice");
-        assert!(!value.chars().any(char::is_control), "{name} holds a control character");
-    }
-    let created = telemetry.properties.iter().find(|(name, _)| *name == "iothub-creation-time-utc");
-    assert!(created.is_some_and(|(_, time)| time.len() == 24 && time.ends_with('Z')), "{created:?}");
 }

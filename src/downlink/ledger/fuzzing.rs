@@ -9,11 +9,11 @@ use futures_util::FutureExt as _;
 
 use super::book::Book;
 use super::{Ledger, row};
+use crate::azure;
 use crate::downlink::ports::{Outbox, Store, Unstored};
 use crate::downlink::{Begun, EntryId, NewEntry, Progress, Report, Source};
 use crate::model::{Clock, EndDevice};
 use crate::things_stack::{self, Operation};
-use crate::uplink;
 
 /// 2025-03-14T07:00:00Z.
 const NOW_MS: i64 = 1_741_935_600_000;
@@ -95,7 +95,7 @@ pub(crate) fn events(data: &[u8]) {
             ledger.witness(&device, &event).await.expect("memory does not fail");
             for report in ledger.reports(&device, None, &event, NOW_MS).await.expect("memory does not fail") {
                 assert_eq!(report.id, id);
-                uplink::fuzzing::assert_sound(&report.to_telemetry());
+                azure::fuzzing::assert_sound(&report.to_telemetry());
             }
             let now = rank(ledger.progress(id).await.expect("memory does not fail"));
             assert!(now >= before, "from {before} back to {now}");

@@ -107,7 +107,7 @@ async fn run(
     stop: CancellationToken,
     control: WireControl,
 ) {
-    let close_timeout = options.close_timeout;
+    let (close_timeout, patience) = (options.close_timeout, options.idle_time_out);
     hub.note_connection();
     let mut token_check = interval(options.token_check);
     token_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,6 +135,10 @@ async fn run(
             Some(_) = sessions.join_next() => continue,
             _ = token_check.tick() => {
                 connection.expire_tokens();
+                // It floods a session beyond all buffers, or takes no answers: the crate's engine waits for ever.
+                if control.held_up() > patience {
+                    break Ending::Cut;
+                }
                 // A PLAIN token can't be renewed: the connection ends with it.
                 if plain_expiry.is_some_and(|expiry| expiry <= connection.now_s()) {
                     let refusal = Refusal::Unauthorized("the SASL PLAIN token expired".to_owned());

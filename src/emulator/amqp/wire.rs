@@ -3,15 +3,15 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 /// What a slow stream reads at a time.
@@ -35,6 +35,8 @@ struct Paced {
     pace: AtomicU8,
     reader: AtomicWaker,
     writer: AtomicWaker,
+    /// When bytes were last handed over, unless more were asked for since.
+    handed: Mutex<Option<Instant>>,
 }
 
 impl Paced {
@@ -99,6 +101,12 @@ impl WireControl {
         }
     }
 
+    /// For how long nobody has asked for more, though bytes came: whoever reads is held up by what it does with them.
+    pub(super) fn held_up(&self) -> Duration {
+        let handed = self.paced.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        handed.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Ends the stream for whoever uses it now.
     pub(super) fn cut(&self) {
         self.cut.cancel();
@@ -156,11 +164,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
             return Poll::Ready(Ok(()));
         }
         if self.prefix.is_empty() {
-            return match self.paced.get(&self.paced.reader, cx) {
+            let read = match self.paced.get(&self.paced.reader, cx) {
                 Pace::Free => Pin::new(&mut self.stream).poll_read(cx, buf),
                 Pace::Slow => self.poll_slowly(cx, buf),
                 Pace::Silent => Poll::Pending,
             };
+            let handed = read.is_ready().then(Instant::now);
+            *self.paced.handed.lock().unwrap_or_else(PoisonError::into_inner) = handed;
+            return read;
         }
         let count = self.prefix.len().min(buf.remaining());
         buf.put_slice(&self.prefix[..count]);

@@ -31,6 +31,16 @@ fn what_is_not_said_is_what_the_documented_connector_takes() {
 }
 
 #[test]
+fn a_number_reaches_the_formatter_as_the_nearest_double_and_not_the_one_beside_it() {
+    let body = br#"{"a": 1.4e34, "b": 122.416294033786585, "c": 5e-324}"#;
+    let request = read(&[("Port", "5")], body).unwrap();
+    assert_eq!(
+        request.downlink.payload,
+        decoded(json!({"a": 1.4e34, "b": 122.416_294_033_786_58, "c": 5e-324}))
+    );
+}
+
+#[test]
 fn every_property_is_read_however_its_name_is_spelt() {
     let properties = [
         ("PORT", " 223 "),
