@@ -5,12 +5,15 @@
 pub mod admin;
 pub mod app;
 pub mod azure;
+pub mod backfill;
 pub mod cli;
 pub mod config;
 pub mod devices;
 pub mod downlink;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub mod fuzzing;
 pub mod http;
 pub mod iot_hub;
 pub mod metrics;

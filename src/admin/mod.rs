@@ -19,8 +19,9 @@ use warp::{Filter, Rejection};
 use crate::http::{self, Limits, Problem};
 use crate::metrics::{self, Metrics};
 
-/// A few probes and scrapers; more would be somebody else.
-const MAX_CONNECTIONS: usize = 64;
+/// Far more than probes and scrapers need: the oldest that asked nothing gives way to a new one, and a probe must have
+/// asked before so many others came.
+const MAX_CONNECTIONS: usize = 1024;
 /// A probe that takes longer has failed anyway.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 

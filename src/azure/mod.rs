@@ -5,6 +5,8 @@
 mod cloud;
 mod connection_string;
 mod derived_key;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod hub_device;
 pub mod hub_id;
 pub mod sas;

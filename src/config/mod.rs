@@ -6,6 +6,8 @@
 mod files;
 mod forms;
 mod forms_downlink;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod layers;
 mod pace;
 mod parse;
@@ -16,6 +18,7 @@ mod schema;
 mod schema_downlink;
 mod secrets;
 mod sections;
+mod sections_backfill;
 mod sections_downlink;
 mod suggest;
 mod table;
@@ -29,6 +32,7 @@ pub use sections::{
     Admin, Application, Azure, Config, Devices, Dps, IotHub, Log, LogFormat, Shutdown, Spool,
     TelemetryFormat, TelemetrySection, ThingsStack, ThingsStackApplication, Transport, Uplink, Webhook,
 };
+pub use sections_backfill::Backfill;
 pub use sections_downlink::{Command, CompleteOn, Downlink, DownlinkApplication, DownlinkRoute, Twin};
 pub use table::Key;
 pub use units::{format_duration, format_size, parse_duration, parse_size};

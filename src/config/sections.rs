@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::sections_backfill::Backfill;
 use super::sections_downlink::{Downlink, Twin};
 use crate::azure::Tier;
 use crate::model::Secret;
@@ -25,6 +26,8 @@ pub struct Config {
     pub devices: Devices,
     /// The Things Stack's API, for downlinks.
     pub things_stack: ThingsStack,
+    /// Missed uplinks.
+    pub backfill: Backfill,
     /// From the cloud to the device.
     pub downlink: Downlink,
     /// Reported twin properties.
@@ -52,7 +55,7 @@ pub struct Webhook {
     pub max_wait: Duration,
     /// Longest time a client may take to send its request.
     pub read_timeout: Duration,
-    /// Connections served at once; further ones wait in the kernel's queue.
+    /// Connections served at once; a further one takes the place of the oldest without a successful request, or waits.
     pub max_connections: usize,
 }
 
@@ -110,8 +113,6 @@ pub struct Azure {
     pub connect_timeout: Duration,
     /// Devices on one connection at most (IoT Hub: 995 over TCP, 500 over WebSocket).
     pub max_devices_per_connection: usize,
-    /// After a hub could not be reached for this long, DPS is asked where its devices live now.
-    pub relocate_after: Duration,
     /// Tier of the hubs; learnt from their answers when unset.
     pub tier: Option<Tier>,
     /// Units of that tier that each hub has.
@@ -119,6 +120,8 @@ pub struct Azure {
     /// Devices per second that are attached at one hub at most, for their downlinks; three seconds' worth at once. What
     /// the tier allows when unset, without one 100.
     pub attach_rate: Option<u32>,
+    /// After a hub could not be reached for this long, DPS is asked where its devices live now.
+    pub relocate_after: Duration,
     /// DTDL model id for applications that name none.
     pub model_id: Option<String>,
     /// A hub by connection string, for every application that has no section of its own.
@@ -229,6 +232,8 @@ pub struct ThingsStackApplication {
     pub api_key: Option<Secret>,
     /// The webhook's id in the console.
     pub webhook_id: Option<String>,
+    /// Missed uplinks are fetched from the Storage Integration.
+    pub backfill: bool,
 }
 
 /// `[telemetry]`
@@ -336,10 +341,10 @@ impl Default for Azure {
             keep_alive: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(20),
             max_devices_per_connection: 995,
-            relocate_after: Duration::from_secs(5 * 60),
             tier: None,
             units: 1,
             attach_rate: None,
+            relocate_after: Duration::from_secs(5 * 60),
             model_id: None,
             iot_hub: IotHub::default(),
             dps: Dps::default(),

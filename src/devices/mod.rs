@@ -9,6 +9,8 @@ mod entries;
 mod entry;
 mod error;
 mod flights;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod hub_id_rule;
 mod plan;
 mod relocation;

@@ -4,6 +4,8 @@
 //! lies in the store, so a restart only needs to see all desired properties once. Knows no link.
 
 mod ack;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(in crate::downlink) mod fuzzing;
 mod inbox;
 mod pending;
 mod plan;

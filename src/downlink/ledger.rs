@@ -7,6 +7,8 @@
 
 mod book;
 mod found;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(in crate::downlink) mod fuzzing;
 mod hearing;
 mod lookup;
 mod row;

@@ -8,6 +8,8 @@ mod commands;
 mod desired;
 mod dispatcher;
 mod entry;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod ledger;
 mod merge;
 mod methods;

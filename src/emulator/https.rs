@@ -91,7 +91,7 @@ async fn answer(site: &Arc<Site>, own: Arc<Hub>, mut request: Request<Incoming>)
 }
 
 /// A direct method may take minutes; whoever waits for it is dropped with its connection, or when the emulator stops.
-async fn route(site: &Site, hub: &Hub, parts: &Parts, path: &[String], body: &[u8]) -> Reply {
+pub(super) async fn route(site: &Site, hub: &Hub, parts: &Parts, path: &[String], body: &[u8]) -> Reply {
     if let Err(denied) = https_limits::allow(hub, parts, path, body).await {
         return denied;
     }

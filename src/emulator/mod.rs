@@ -14,6 +14,8 @@ mod faults;
 mod faults_api;
 mod faults_hub;
 mod files;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod https;
 mod https_limits;
 mod hub;

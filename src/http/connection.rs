@@ -34,6 +34,7 @@ pub(super) struct Progress(Arc<ProgressState>);
 struct ProgressState {
     phase: AtomicU8,
     unread: AtomicBool,
+    welcome: AtomicBool,
 }
 
 impl Progress {
@@ -55,6 +56,21 @@ impl Progress {
     /// Whether some request's body was dropped before its end.
     pub(super) fn has_unread(&self) -> bool {
         self.0.unread.load(Ordering::Relaxed)
+    }
+
+    /// A request was answered with success: this client has business here.
+    pub(super) fn welcome(&self) {
+        self.0.welcome.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any request was answered with success.
+    pub(super) fn is_welcome(&self) -> bool {
+        self.0.welcome.load(Ordering::Relaxed)
+    }
+
+    /// Whether a handler works on a request.
+    pub(super) fn is_busy(&self) -> bool {
+        self.phase() == BUSY
     }
 
     fn phase(&self) -> u8 {

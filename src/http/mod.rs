@@ -7,6 +7,7 @@ mod connection;
 mod problem;
 mod request;
 mod server;
+mod strangers;
 
 pub use problem::Problem;
 pub use request::RequestBody;

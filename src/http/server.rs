@@ -10,8 +10,9 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use warp::http::{HeaderValue, Request, header};
@@ -19,14 +20,21 @@ use warp::reply::Response;
 
 use super::connection::{PatientStream, Progress};
 use super::request::RequestBody;
+use super::strangers::Strangers;
 
 /// How long to wait after a failed accept, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// Most that hyper holds of a request before its body is taken, its head above all. The Things Stack's heads have some
+/// 2 KB; hyper's own limit of 400 KB would be too much for thousands of strangers at once.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// How often a newcomer that found no place looks whether somebody else could give way.
+const PLACE_POLL: Duration = Duration::from_millis(100);
 
 /// What clients may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections served at once; further ones wait in the kernel's queue.
+    /// Connections served at once. A further one takes the place of the oldest that no request was answered on with
+    /// success; when there is none it waits, and those behind it in the kernel's queue.
     pub max_connections: usize,
     /// Longest time for a request's head to arrive, and for an answer to be taken.
     pub read_timeout: Duration,
@@ -43,12 +51,9 @@ where
     S::Future: Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limits.max_connections));
+    let mut strangers = Strangers::default();
     let mut connections = JoinSet::new();
     loop {
-        let place = tokio::select! {
-            Ok(place) = Arc::clone(&places).acquire_owned() => place,
-            () = stop.cancelled() => break,
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(ended) = connections.join_next() => {
@@ -59,11 +64,18 @@ where
         };
         match accepted {
             Ok((tcp, _)) => {
-                let connection = serve_connection(tcp, service.clone(), limits, stop.clone());
-                connections.spawn(async move {
+                let place = tokio::select! {
+                    Some(place) = place(&places, &mut strangers) => place,
+                    () = stop.cancelled() => break,
+                };
+                let progress = Progress::default();
+                let connection =
+                    serve_connection(tcp, service.clone(), progress.clone(), limits, stop.clone());
+                let task = connections.spawn(async move {
                     connection.await;
                     drop(place);
                 });
+                strangers.add(progress, task, limits.max_connections);
             }
             Err(error) if is_about_one_client(&error) => {}
             Err(error) => {
@@ -81,9 +93,28 @@ where
     }
 }
 
+/// A place, made free if need be.
+async fn place(places: &Arc<Semaphore>, strangers: &mut Strangers) -> Option<OwnedSemaphorePermit> {
+    loop {
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+            return Some(place);
+        }
+        strangers.evict();
+        // Somebody who is busy now may turn out a stranger.
+        if let Ok(place) = timeout(PLACE_POLL, Arc::clone(places).acquire_owned()).await {
+            return place.ok();
+        }
+    }
+}
+
 /// Waits on: the connection's own end, and `stop`.
-async fn serve_connection<S>(tcp: TcpStream, service: S, limits: Limits, stop: CancellationToken)
-where
+async fn serve_connection<S>(
+    tcp: TcpStream,
+    service: S,
+    progress: Progress,
+    limits: Limits,
+    stop: CancellationToken,
+) where
     S: Service<Request<RequestBody>, Response = Response, Error = Infallible>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
@@ -93,7 +124,6 @@ where
         debug!(%error, "A client left at once.");
         return;
     }
-    let progress = Progress::default();
     let stream = PatientStream::new(tcp, progress.clone(), limits.read_timeout);
     let watched = service_fn(move |request: Request<Incoming>| {
         progress.busy();
@@ -102,6 +132,9 @@ where
         async move {
             let answer = answer.await;
             progress.answered();
+            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                progress.welcome();
+            }
             answer.map(|mut answer: Response| {
                 if progress.has_unread() {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -114,6 +147,7 @@ where
         // The stream keeps the time: it tells an idle client from a slow one.
         .timer(TokioTimer::new())
         .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), watched);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -129,7 +163,9 @@ where
 }
 
 fn note_end(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
+    if let Err(error) = ended
+        && !error.is_cancelled()
+    {
         error!(%error, "A connection's task failed; this is a defect.");
     }
 }

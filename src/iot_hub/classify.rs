@@ -1,14 +1,12 @@
 //! What IoT Hub's answers mean for the caller: AMQP conditions, outcomes and token statuses, one table.
 //!
-//! Pure. The rows follow the conditions that Microsoft's SDKs and its Edge hub list; where they disagree, a message
-//! is rather kept and tried again than parked.
+//! Pure. Where Microsoft's SDKs and its Edge hub disagree, a message is rather kept and tried again than parked.
 
 use std::time::Duration;
 
-use fe2o3_amqp_types::definitions::{self, ErrorCondition};
 use fe2o3_amqp_types::messaging::{Outcome, Rejected};
-use fe2o3_amqp_types::primitives::Symbol;
 
+pub(super) use super::condition::Condition;
 use super::error::{RetryReason, SendError, Trouble};
 use crate::azure::HubAddress;
 use crate::model::ParkReason;
@@ -32,15 +30,6 @@ pub(super) enum Scope {
     Device,
     /// Close: everybody on the connection.
     Connection,
-}
-
-/// An AMQP error as the peer sent it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Condition {
-    /// The symbol, empty when there was none.
-    pub(super) symbol: String,
-    /// The text beside it.
-    pub(super) description: String,
 }
 
 /// What to do about it.
@@ -157,7 +146,6 @@ pub(super) fn twin_status(status: i64) -> Option<Class> {
         413 => Class::Park(ParkReason::TooLarge),
         429 => throttled(),
         400..=499 => Class::Park(ParkReason::Rejected),
-        // 5xx and whatever else the hub may think of.
         _ => retry(RetryReason::Hub),
     })
 }
@@ -191,19 +179,6 @@ pub(super) fn outcome(outcome: &Outcome) -> Option<(Class, String)> {
     })
 }
 
-impl From<&definitions::Error> for Condition {
-    fn from(error: &definitions::Error) -> Self {
-        let symbol = match &error.condition {
-            ErrorCondition::AmqpError(error) => Symbol::from(error),
-            ErrorCondition::ConnectionError(error) => Symbol::from(error),
-            ErrorCondition::SessionError(error) => Symbol::from(error),
-            ErrorCondition::LinkError(error) => Symbol::from(error),
-            ErrorCondition::Custom(symbol) => symbol.clone(),
-        };
-        Self { symbol: symbol.0, description: error.description.clone().unwrap_or_default() }
-    }
-}
-
 /// Joins class and text to what the caller gets.
 pub(super) fn error(class: Class, detail: &str, hub: &HubAddress) -> SendError {
     let detail = shortened(detail);
@@ -214,17 +189,6 @@ pub(super) fn error(class: Class, detail: &str, hub: &HubAddress) -> SendError {
         }
         Class::Reresolve(reason) => SendError::Reresolve { reason, detail },
         Class::Park(reason) => SendError::Park { reason, detail },
-    }
-}
-
-impl std::fmt::Display for Condition {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.symbol.is_empty(), self.description.is_empty()) {
-            (true, true) => f.write_str("no condition given"),
-            (true, false) => f.write_str(&self.description),
-            (false, true) => f.write_str(&self.symbol),
-            (false, false) => write!(f, "{}: {}", self.symbol, self.description),
-        }
     }
 }
 

@@ -35,6 +35,10 @@ pub(super) async fn dial(
         _ = wires.send(far);
         return open(options, hub, near).await;
     }
+    #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+    if let Some(wire) = &options.wire {
+        return open(options, hub, wire.open()).await;
+    }
     let proxy = options.proxy.as_ref();
     match options.transport {
         Transport::Tls => {

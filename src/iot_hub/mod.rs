@@ -7,6 +7,7 @@ mod c2d;
 mod cbs;
 mod classify;
 mod client;
+mod condition;
 mod connection;
 mod connects;
 mod contest;
@@ -16,6 +17,8 @@ mod dial;
 mod error;
 mod event;
 mod follower;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod hub;
 mod inbound;
 mod inner;

@@ -70,6 +70,9 @@ pub struct IotHubOptions {
     /// then stands for the network. `None` is the network.
     #[doc(hidden)]
     pub wires: Option<mpsc::UnboundedSender<DuplexStream>>,
+    /// Instead of the network.
+    #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+    pub(crate) wire: Option<super::fuzzing::Wire>,
 }
 
 impl IotHubOptions {
@@ -92,6 +95,8 @@ impl IotHubOptions {
             tls,
             clock: Clock::system(),
             wires: None,
+            #[cfg(all(any(test, fuzzing), feature = "emulator"))]
+            wire: None,
         }
     }
 

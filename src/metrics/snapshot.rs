@@ -19,6 +19,10 @@ pub struct Snapshot {
     pub parked_messages: u64,
     /// Their bodies, in bytes.
     pub parked_bytes: u64,
+    /// The spool keeps messages.
+    pub spool_writable: bool,
+    /// Damaged databases that were moved aside and lie in the spool's folder.
+    pub damaged_files: u64,
     /// End devices whose hub is known.
     pub devices_known: u64,
     /// End devices with an open session at their hub.
@@ -50,6 +54,8 @@ pub(super) struct Gauges {
     oldest_age: Fraction,
     parked_messages: Whole,
     parked_bytes: Whole,
+    spool_writable: Whole,
+    damaged_files: Whole,
     devices_known: Whole,
     devices_connected: Whole,
     hub_connections: Whole,
@@ -72,6 +78,16 @@ impl Gauges {
                 &self.parked_messages,
             ),
             ("spool_parked_bytes", "Bodies of the messages that wait for an operator", &self.parked_bytes),
+            (
+                "spool_writable",
+                "1 while the spool keeps messages, 0 while its disk fails",
+                &self.spool_writable,
+            ),
+            (
+                "spool_damaged_files",
+                "Damaged databases that were moved aside and lie in the spool's folder",
+                &self.damaged_files,
+            ),
             ("known_devices", "End devices whose hub is known", &self.devices_known),
             ("connected_devices", "End devices with an open session at their hub", &self.devices_connected),
             ("hub_connections", "Open connections to hubs", &self.hub_connections),
@@ -118,6 +134,8 @@ impl Gauges {
         self.oldest_age.set(snapshot.oldest_age.unwrap_or_default().as_secs_f64());
         self.parked_messages.set(snapshot.parked_messages);
         self.parked_bytes.set(snapshot.parked_bytes);
+        self.spool_writable.set(u64::from(snapshot.spool_writable));
+        self.damaged_files.set(snapshot.damaged_files);
         self.devices_known.set(snapshot.devices_known);
         self.devices_connected.set(snapshot.devices_connected);
         self.hub_connections.set(snapshot.hub_connections);

@@ -44,11 +44,13 @@ pub enum ParkReason {
     Rejected,
     /// The stored body can't be read as an uplink.
     Malformed,
+    /// The disk does not give back what was stored.
+    Damaged,
 }
 
 impl ParkReason {
     /// All reasons, for tables and metrics.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotConfigured,
         Self::DeviceUnknown,
         Self::NotAssigned,
@@ -58,6 +60,7 @@ impl ParkReason {
         Self::TooLarge,
         Self::Rejected,
         Self::Malformed,
+        Self::Damaged,
     ];
 
     /// The stable name used in the spool, in metric labels and in JSON.
@@ -72,6 +75,7 @@ impl ParkReason {
             Self::TooLarge => "too_large",
             Self::Rejected => "rejected",
             Self::Malformed => "malformed",
+            Self::Damaged => "damaged",
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod close_answer;
 mod frame_bytes;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod http_client;
 mod keep_alive;
 pub mod proxy;

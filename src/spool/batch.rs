@@ -10,7 +10,11 @@ use super::books::{Books, ByGroup};
 use super::handout::Fresh;
 use super::ledger::{Ledger, Limits};
 use super::mailbox::{MoveTo, Moved, Op, Reply};
-use super::types::{Appended, DedupKey, NewRecord, Seq, SpoolError};
+use super::remembered;
+use super::schema::write_ledger;
+use super::seal::{self, Sealed};
+use super::trouble::damage;
+use super::types::{Appended, DedupKey, NewRecord, Remember, Seq, SpoolError};
 use super::upkeep;
 use crate::model::ParkReason;
 
@@ -43,6 +47,7 @@ pub(super) struct Batch<'a> {
     pub(super) fresh: Vec<Fresh>,
     pub(super) appended: u64,
     pub(super) duplicates: u64,
+    remembered: i64,
     answers: Vec<Answer>,
 }
 
@@ -97,6 +102,7 @@ impl<'a> Batch<'a> {
             fresh: Vec::new(),
             appended: 0,
             duplicates: 0,
+            remembered: 0,
             answers: Vec::new(),
         }
     }
@@ -105,10 +111,10 @@ impl<'a> Batch<'a> {
     pub(super) fn apply(&mut self, op: Op) -> rusqlite::Result<()> {
         // The answer is noted first, so that a failing operation is refused with all others.
         match op {
-            Op::Append { record, reply } => {
+            Op::Append { record, remember, reply } => {
                 let at = self.answers.len();
                 self.answers.push(Answer::Appended(reply, Err(SpoolError::Closed)));
-                let result = self.append(record)?;
+                let result = self.append(record, remember.as_deref())?;
                 if let Some(Answer::Appended(_, answer)) = self.answers.get_mut(at) {
                     *answer = result;
                 }
@@ -132,10 +138,17 @@ impl<'a> Batch<'a> {
                 self.answers.push(Answer::Done(reply));
                 self.conn
                     .prepare_cached(
-                        "INSERT INTO state(namespace, key, value, expires_ms) VALUES(?, ?, ?, ?)
-                         ON CONFLICT DO UPDATE SET value = excluded.value, expires_ms = excluded.expires_ms",
+                        "INSERT INTO state(namespace, key, value, expires_ms, seal) VALUES(?, ?, ?, ?, ?)
+                         ON CONFLICT DO UPDATE SET value = excluded.value, expires_ms = excluded.expires_ms,
+                             seal = excluded.seal",
                     )?
-                    .execute(params![namespace, key, &value[..], expires_ms])?;
+                    .execute(params![
+                        namespace,
+                        key,
+                        &value[..],
+                        expires_ms,
+                        seal::of_state(&namespace, &key, &value, expires_ms)
+                    ])?;
             }
             Op::DeleteState { namespace, key, reply } => {
                 self.answers.push(Answer::Done(reply));
@@ -148,7 +161,11 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn append(&mut self, record: NewRecord) -> rusqlite::Result<Result<Appended, SpoolError>> {
+    fn append(
+        &mut self,
+        record: NewRecord,
+        remember: Option<&Remember>,
+    ) -> rusqlite::Result<Result<Appended, SpoolError>> {
         let known = match record.dedup.filter(|_| self.rules.dedup_window_ms > 0) {
             Some(key) => self.seen(key)?,
             None => None,
@@ -158,6 +175,12 @@ impl<'a> Batch<'a> {
         {
             self.duplicates += 1;
             return Ok(Ok(Appended::Duplicate(original)));
+        }
+        if let Some(Remember { known_by, .. }) = remember
+            && remembered::is_known(self.conn, known_by, self.rules.now_ms)?
+        {
+            self.duplicates += 1;
+            return Ok(Ok(Appended::Duplicate(Seq(0))));
         }
         let bytes = i64::try_from(record.body.len()).unwrap_or(i64::MAX);
         let owns_parked = self.parked_of(&record.group) > 0;
@@ -172,7 +195,13 @@ impl<'a> Batch<'a> {
             record.dedup.map(|key| key.0),
             &record.body[..]
         ])?;
-        self.insert_idx(seq, lane.id, self.rules.now_ms, bytes)?;
+        let sealed = Sealed {
+            lane: &record.lane,
+            group: &record.group,
+            received_ms: self.rules.now_ms,
+            body: &record.body,
+        };
+        self.insert_idx(seq, lane.id, self.rules.now_ms, bytes, sealed.seal(seq))?;
         if let Some(DedupKey(key)) = record.dedup.filter(|_| self.rules.dedup_window_ms > 0) {
             self.conn
                 .prepare_cached(
@@ -181,6 +210,10 @@ impl<'a> Batch<'a> {
                 )?
                 .execute(params![key, seq.0, self.rules.now_ms.saturating_add(self.rules.dedup_window_ms)])?;
             self.ledger.dedup += i64::from(known.is_none());
+        }
+        if let Some(remember) = remember {
+            remembered::insert(self.conn, remember, self.rules.now_ms)?;
+            self.remembered += 1;
         }
         self.ledger.add_pending(bytes);
         self.appended += 1;
@@ -212,10 +245,17 @@ impl<'a> Batch<'a> {
         seq
     }
 
-    pub(super) fn insert_idx(&self, seq: Seq, lane: i64, received_ms: i64, len: i64) -> rusqlite::Result<()> {
+    pub(super) fn insert_idx(
+        &self,
+        seq: Seq,
+        lane: i64,
+        received_ms: i64,
+        len: i64,
+        seal: u32,
+    ) -> rusqlite::Result<()> {
         self.conn
-            .prepare_cached("INSERT INTO idx(seq, lane, received_ms, len) VALUES(?, ?, ?, ?)")?
-            .execute([seq.0, lane, received_ms, len])
+            .prepare_cached("INSERT INTO idx(seq, lane, received_ms, len, seal) VALUES(?, ?, ?, ?, ?)")?
+            .execute([seq.0, lane, received_ms, len, i64::from(seal)])
             .map(drop)
     }
 
@@ -235,22 +275,33 @@ impl<'a> Batch<'a> {
 
     /// Only the small row moves; the body stays where it is.
     fn park(&mut self, seq: Seq, reason: ParkReason, detail: &str) -> rusqlite::Result<()> {
-        let row: Option<(i64, i64, i64)> = self
+        let row: Option<(i64, i64, i64, Option<u32>)> = self
             .conn
-            .prepare_cached("DELETE FROM idx WHERE seq = ? RETURNING lane, received_ms, len")?
-            .query_row([seq.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .prepare_cached("DELETE FROM idx WHERE seq = ? RETURNING lane, received_ms, len, seal")?
+            .query_row([seq.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
             .optional()?;
-        let Some((lane, received_ms, len)) = row else { return Ok(()) };
+        let Some((lane, received_ms, len, seal)) = row else { return Ok(()) };
         self.conn
             .prepare_cached(
-                "INSERT INTO parked(seq, lane, received_ms, len, parked_ms, reason, detail)
-                 VALUES(?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO parked(seq, lane, received_ms, len, parked_ms, reason, detail, seal)
+                 VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
             )?
-            .execute(params![seq.0, lane, received_ms, len, self.rules.now_ms, reason.as_str(), detail])?;
+            .execute(params![
+                seq.0,
+                lane,
+                received_ms,
+                len,
+                self.rules.now_ms,
+                reason.as_str(),
+                detail,
+                seal
+            ])?;
         let group: Arc<str> = self
             .conn
             .prepare_cached("SELECT grp FROM lane WHERE id = ?")?
-            .query_row([lane], |row| Ok(Arc::from(row.get_ref(0)?.as_str()?)))?;
+            .query_row([lane], |row| Ok(Arc::from(row.get_ref(0)?.as_str()?)))
+            .optional()?
+            .ok_or_else(|| damage("a record's lane is missing"))?;
         *self.by_group.entry(group).or_default() += 1;
         self.ledger.take_pending(len);
         self.ledger.add_parked(len);
@@ -262,6 +313,10 @@ impl<'a> Batch<'a> {
         let limit = i64::try_from(self.appended).unwrap_or(i64::MAX).saturating_add(DEDUP_SWEPT);
         self.ledger.dedup -=
             upkeep::sweep_dedup(self.conn, self.rules.now_ms, limit, self.ledger.dedup, self.rules.limits)?;
+        if self.remembered > 0 {
+            let limit = self.remembered.saturating_add(remembered::SWEPT);
+            remembered::sweep(self.conn, self.rules.now_ms, limit, self.rules.limits)?;
+        }
         for (group, change) in &self.by_group {
             self.conn
                 .prepare_cached(
@@ -292,21 +347,4 @@ impl<'a> Batch<'a> {
     pub(super) fn into_answers(self) -> Answers {
         Answers(self.answers)
     }
-}
-
-pub(super) fn write_ledger(conn: &Connection, ledger: &Ledger) -> rusqlite::Result<()> {
-    conn.prepare_cached(
-        "UPDATE ledger SET next_seq = ?, pending = ?, pending_bytes = ?, parked = ?, parked_bytes = ?,
-         dedup = ?, lanes = ?",
-    )?
-    .execute([
-        ledger.next_seq,
-        ledger.pending,
-        ledger.pending_bytes,
-        ledger.parked,
-        ledger.parked_bytes,
-        ledger.dedup,
-        ledger.lanes,
-    ])
-    .map(drop)
 }

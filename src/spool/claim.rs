@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handout::{CHUNK, Handout, Turn};
+use super::mailbox::Mailbox;
 use super::reader::Reader;
 use super::types::{Pending, SpoolError};
 
@@ -16,12 +17,13 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Claim {
     handout: Arc<Handout>,
     reader: Reader,
+    mailbox: Arc<Mailbox>,
     failing: bool,
 }
 
 impl Claim {
-    pub(super) fn new(handout: Arc<Handout>, reader: Reader) -> Self {
-        Self { handout, reader, failing: false }
+    pub(super) fn new(handout: Arc<Handout>, reader: Reader, mailbox: Arc<Mailbox>) -> Self {
+        Self { handout, reader, mailbox, failing: false }
     }
 
     /// The next pending records, at most 1024: first the backlog from disk, bodies not loaded, then live ones;
@@ -48,6 +50,10 @@ impl Claim {
                                 tracing::error!(error = %error, "the spool's backlog can't be read; trying again");
                             }
                             self.failing = true;
+                            if let SpoolError::Damaged(why) = error {
+                                // Nothing behind the damage would ever come out: the writer saves it.
+                                self.mailbox.damaged(why);
+                            }
                             tokio::time::sleep(RETRY).await;
                         }
                     }

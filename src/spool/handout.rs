@@ -104,6 +104,16 @@ impl Handout {
         self.news.notify_one();
     }
 
+    /// The files were opened anew: records up to `committed` are on disk, perhaps some that nobody was told of.
+    pub(super) fn advance(&self, committed: Seq) {
+        let mut inner = self.lock();
+        if inner.committed < committed {
+            inner.committed = committed;
+            drop(inner);
+            self.news.notify_one();
+        }
+    }
+
     pub(super) fn turn(&self) -> Turn {
         let mut inner = self.lock();
         if inner.ended {

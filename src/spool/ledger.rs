@@ -53,6 +53,12 @@ impl Limits {
         self.messages.saturating_mul(DEDUP_PER_MESSAGE)
     }
 
+    /// Most rows in the table of remembered keys; beyond it the oldest are forgotten. A few dozen bytes each, so that
+    /// together they stay far below what the bodies may take.
+    pub(super) fn remembered_rows(&self) -> i64 {
+        self.messages.saturating_mul(DEDUP_PER_MESSAGE)
+    }
+
     /// Pages the database may have: what the budgets can need at worst (each body wastes less than one page
     /// beside itself), and `STATE_BYTES` for everything else. A backstop against a defect; the budgets refuse first.
     pub(super) fn max_pages(&self, page_bytes: i64) -> i64 {
@@ -99,6 +105,16 @@ impl Limits {
 }
 
 impl Ledger {
+    /// Its checksum: with a changed bit in a count, everything could be refused, or anything let in.
+    pub(super) fn seal(&self) -> u32 {
+        let Self { next_seq, pending, pending_bytes, parked, parked_bytes, dedup, lanes } = *self;
+        let mut hasher = crc32fast::Hasher::new();
+        for count in [next_seq, pending, pending_bytes, parked, parked_bytes, dedup, lanes] {
+            hasher.update(&count.to_le_bytes());
+        }
+        hasher.finalize()
+    }
+
     pub(super) fn add_pending(&mut self, bytes: i64) {
         self.pending += 1;
         self.pending_bytes += bytes;

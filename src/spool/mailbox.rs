@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::types::{Appended, NewRecord, ParkedFilter, Seq, SpoolError};
+use super::types::{Appended, NewRecord, ParkedFilter, Remember, Seq, SpoolError};
 use crate::model::ParkReason;
 
 /// Operations that wait for the writer at most: four times what The Things Stack posts at once (2,048).
@@ -25,7 +25,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 /// One thing for the writer to do.
 pub(super) enum Op {
-    Append { record: NewRecord, reply: Reply<Appended> },
+    Append { record: NewRecord, remember: Option<Box<Remember>>, reply: Reply<Appended> },
     Park { seq: Seq, reason: ParkReason, detail: String, reply: Reply<()> },
     Move { picked: Picked, to: MoveTo, reply: Reply<Moved> },
     PutState { namespace: String, key: String, value: Bytes, expires_ms: Option<i64>, reply: Reply<()> },
@@ -89,6 +89,8 @@ impl Op {
 pub(super) struct Taken {
     pub(super) ops: Vec<Op>,
     pub(super) done: Vec<Seq>,
+    /// Something that was read shows that the database is damaged.
+    pub(super) damage: Option<String>,
     /// Nothing more will come, and nothing is left.
     pub(super) ended: bool,
 }
@@ -99,6 +101,7 @@ struct Waiting {
     bytes: usize,
     /// At most as long as there are records handed out.
     done: Vec<Seq>,
+    damage: Option<String>,
     closed: bool,
 }
 
@@ -135,6 +138,12 @@ impl Mailbox {
         }
     }
 
+    /// Reports damage that keeps the queue from going on.
+    pub(super) fn damaged(&self, why: String) {
+        self.lock().damage = Some(why);
+        self.arrived.notify_one();
+    }
+
     /// Nothing more is let in; what waits is still taken.
     pub(super) fn close(&self) {
         self.lock().closed = true;
@@ -147,10 +156,13 @@ impl Mailbox {
         let (mut waiting, _) = self
             .arrived
             .wait_timeout_while(waiting, patience, |waiting| {
-                waiting.ops.is_empty() && waiting.done.is_empty() && !waiting.closed
+                waiting.ops.is_empty()
+                    && waiting.done.is_empty()
+                    && waiting.damage.is_none()
+                    && !waiting.closed
             })
             .unwrap_or_else(PoisonError::into_inner);
-        let mut taken = Taken::default();
+        let mut taken = Taken { damage: waiting.damage.take(), ..Taken::default() };
         let mut bytes = 0;
         while taken.ops.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
             let Some(op) = waiting.ops.pop_front() else { break };

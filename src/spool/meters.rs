@@ -1,6 +1,7 @@
 //! The spool's numbers for health, metrics and bounds, readable from everywhere without a lock.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,11 +23,14 @@ pub(super) struct Meters {
     commits: AtomicU64,
     last_commit_us: AtomicU64,
     set_aside: AtomicBool,
+    damaged_files: AtomicU64,
+    /// Why not healthy.
+    why: Mutex<Option<Arc<str>>>,
     healthy: watch::Sender<bool>,
 }
 
 impl Meters {
-    pub(super) fn new(ledger: &Ledger, set_aside: bool) -> Self {
+    pub(super) fn new(ledger: &Ledger) -> Self {
         let meters = Self {
             pending: AtomicI64::new(0),
             pending_bytes: AtomicI64::new(0),
@@ -37,7 +41,9 @@ impl Meters {
             duplicates: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             last_commit_us: AtomicU64::new(0),
-            set_aside: AtomicBool::new(set_aside),
+            set_aside: AtomicBool::new(false),
+            damaged_files: AtomicU64::new(0),
+            why: Mutex::default(),
             healthy: watch::Sender::new(true),
         };
         meters.set_ledger(ledger);
@@ -66,8 +72,23 @@ impl Meters {
         self.last_commit_us.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    pub(super) fn set_healthy(&self, healthy: bool) {
+    /// Well, or why not.
+    pub(super) fn set_health(&self, why: Option<Arc<str>>) {
+        let healthy = why.is_none();
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
         self.healthy.send_if_modified(|was| std::mem::replace(was, healthy) != healthy);
+    }
+
+    pub(super) fn trouble(&self) -> Option<Arc<str>> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_aside(&self) {
+        self.set_aside.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_damaged_files(&self, count: u64) {
+        self.damaged_files.store(count, Ordering::Relaxed);
     }
 
     pub(super) fn healthy(&self) -> watch::Receiver<bool> {
@@ -90,6 +111,7 @@ impl Meters {
             last_commit: Duration::from_micros(self.last_commit_us.load(Ordering::Relaxed)),
             healthy: *self.healthy.borrow(),
             set_aside: self.set_aside.load(Ordering::Relaxed),
+            damaged_files: self.damaged_files.load(Ordering::Relaxed),
         }
     }
 }

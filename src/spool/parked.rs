@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::batch::Batch;
 use super::handout::Fresh;
 use super::mailbox::{Moved, Picked};
+use super::seal::{self, Sealed};
 use super::types::{ParkedFilter, ParkedRecord, Seq};
+use crate::model::ParkReason;
 
 struct Found {
     seq: Seq,
@@ -19,14 +20,20 @@ struct Found {
     group: Arc<str>,
     received_ms: i64,
     len: i64,
+    seal: Option<u32>,
 }
 
 impl Batch<'_> {
-    /// Each picked record goes to the end of its lane under a new number, and its duplicates find it there.
+    /// Each picked record goes to the end of its lane under a new number, and its duplicates find it there. Damaged
+    /// ones stay: they can't be sent.
     pub(super) fn requeue(&mut self, picked: &Picked) -> rusqlite::Result<Moved> {
-        let found = find(self.conn, picked)?;
+        let found = find(self.conn, picked, Some(ParkReason::Damaged))?;
         for record in &found {
             let seq = self.next_seq();
+            let seal = match record.seal {
+                Some(seal) => seal::moved(seal, record.seq, seq),
+                None => self.first_seal(record, seq)?,
+            };
             self.take_parked(record)?;
             self.conn
                 .prepare_cached(
@@ -36,7 +43,7 @@ impl Batch<'_> {
             self.conn
                 .prepare_cached("UPDATE msg SET seq = ? WHERE seq = ?")?
                 .execute([seq.0, record.seq.0])?;
-            self.insert_idx(seq, record.lane, record.received_ms, record.len)?;
+            self.insert_idx(seq, record.lane, record.received_ms, record.len, seal)?;
             self.ledger.add_pending(record.len);
             self.fresh.push(Fresh {
                 seq,
@@ -49,8 +56,17 @@ impl Batch<'_> {
         Ok(moved(&found))
     }
 
+    /// The seal of a record that has none, of an earlier version.
+    fn first_seal(&self, record: &Found, seq: Seq) -> rusqlite::Result<u32> {
+        self.conn.prepare_cached("SELECT body FROM msg WHERE seq = ?")?.query_row([record.seq.0], |row| {
+            let Found { key, group, received_ms, .. } = record;
+            let body = row.get_ref(0)?.as_blob()?;
+            Ok(Sealed { lane: key, group, received_ms: *received_ms, body }.seal(seq))
+        })
+    }
+
     pub(super) fn discard(&mut self, picked: &Picked) -> rusqlite::Result<Moved> {
-        let found = find(self.conn, picked)?;
+        let found = find(self.conn, picked, None)?;
         for record in &found {
             self.take_parked(record)?;
             self.conn.prepare_cached("DELETE FROM msg WHERE seq = ?")?.execute([record.seq.0])?;
@@ -70,7 +86,8 @@ fn moved(found: &[Found]) -> Moved {
     Moved { count: found.len() as u64, last: found.last().map(|record| record.seq) }
 }
 
-fn find(conn: &Connection, picked: &Picked) -> rusqlite::Result<Vec<Found>> {
+fn find(conn: &Connection, picked: &Picked, but: Option<ParkReason>) -> rusqlite::Result<Vec<Found>> {
+    let but = but.map(ParkReason::as_str);
     let read = |row: &Row<'_>| {
         Ok(Found {
             seq: Seq(row.get(0)?),
@@ -79,31 +96,39 @@ fn find(conn: &Connection, picked: &Picked) -> rusqlite::Result<Vec<Found>> {
             group: Arc::from(row.get_ref(3)?.as_str()?),
             received_ms: row.get(4)?,
             len: row.get(5)?,
+            seal: row.get(6)?,
         })
     };
     match picked {
         Picked::Seqs(seqs) => {
             let mut one = conn.prepare_cached(
-                "SELECT p.seq, p.lane, l.key, l.grp, p.received_ms, p.len
-                 FROM parked p JOIN lane l ON l.id = p.lane WHERE p.seq = ?",
+                "SELECT p.seq, p.lane, l.key, l.grp, p.received_ms, p.len, p.seal
+                 FROM parked p JOIN lane l ON l.id = p.lane WHERE p.seq = ? AND p.reason IS NOT ?",
             )?;
             let mut found = Vec::new();
             for (at, seq) in seqs.iter().enumerate() {
                 if !seqs[..at].contains(seq) {
-                    found.extend(one.query_row([seq.0], read).optional()?);
+                    found.extend(one.query_row(params![seq.0, but], read).optional()?);
                 }
             }
             Ok(found)
         }
         Picked::Matching { filter, after, upto, limit } => conn
             .prepare_cached(
-                "SELECT p.seq, p.lane, l.key, l.grp, p.received_ms, p.len
+                "SELECT p.seq, p.lane, l.key, l.grp, p.received_ms, p.len, p.seal
                  FROM parked p JOIN lane l ON l.id = p.lane
                  WHERE p.seq > ?1 AND p.seq <= ?2 AND (?3 IS NULL OR l.grp = ?3)
-                   AND (?4 IS NULL OR p.reason = ?4) ORDER BY p.seq LIMIT ?5",
+                   AND (?4 IS NULL OR p.reason = ?4) AND p.reason IS NOT ?6 ORDER BY p.seq LIMIT ?5",
             )?
             .query_map(
-                params![after.0, upto.0, filter.group, filter.reason.map(|reason| reason.as_str()), limit],
+                params![
+                    after.0,
+                    upto.0,
+                    filter.group,
+                    filter.reason.map(|reason| reason.as_str()),
+                    limit,
+                    but
+                ],
                 read,
             )?
             .collect(),
@@ -141,12 +166,11 @@ pub(super) fn list(
     .collect()
 }
 
-/// One parked record with its body.
-pub(super) fn show(conn: &Connection, seq: Seq) -> rusqlite::Result<Option<(ParkedRecord, Bytes)>> {
+/// One parked record, without its body.
+pub(super) fn show(conn: &Connection, seq: Seq) -> rusqlite::Result<Option<ParkedRecord>> {
     conn.prepare_cached(&format!(
-        "SELECT {LISTED}, m.body FROM parked p JOIN lane l ON l.id = p.lane JOIN msg m ON m.seq = p.seq
-         WHERE p.seq = ?"
+        "SELECT {LISTED} FROM parked p JOIN lane l ON l.id = p.lane WHERE p.seq = ?"
     ))?
-    .query_row([seq.0], |row| Ok((listed(row)?, Bytes::from(row.get::<_, Vec<u8>>(8)?))))
+    .query_row([seq.0], listed)
     .optional()
 }

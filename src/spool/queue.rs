@@ -8,20 +8,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::books::Books;
 use super::claim::Claim;
-use super::database::{self, OpenError};
 use super::folder::Folder;
 use super::handout::Handout;
 use super::ledger::Limits;
 use super::mailbox::{Mailbox, MoveTo, Moved, Op, Picked, Reply};
 use super::memory::Memory;
 use super::meters::Meters;
+use super::opening::{Opened, Opening};
 use super::parked;
 use super::reader::Reader;
+use super::remembered;
 use super::state_store::StateStore;
 use super::types::{
-    Appended, NewRecord, ParkedFilter, ParkedRecord, Selection, Seq, SpoolError, State, Stats,
+    Appended, DedupKey, NewRecord, ParkedFilter, ParkedRecord, Remember, Selection, Seq, SpoolError, State,
+    Stats,
 };
 use super::writer::{Shared, Writer};
 use crate::config;
@@ -47,6 +48,7 @@ pub(super) struct Core {
     pub(super) reader: Reader,
     pub(super) clock: Clock,
     folder: PathBuf,
+    is_new: bool,
     ended: watch::Receiver<bool>,
 }
 
@@ -68,35 +70,33 @@ impl Core {
 impl Spool {
     /// Opens or creates the spool in `config.directory`; takes the instance lock and starts the threads. Appends
     /// are served at once, whatever the backlog. A damaged database is moved aside with a new name, the error
-    /// logged and shown in [`Stats::set_aside`], and an empty one begun. Blocks for some milliseconds.
+    /// logged and shown in [`Stats::set_aside`], and what can be read of it saved into a new one. Blocks for some
+    /// milliseconds; after an unclean end for up to two seconds; longer while a damaged one is saved.
     ///
     /// # Errors
     /// [`SpoolError::InUse`], [`SpoolError::Incompatible`], [`SpoolError::Io`].
     pub fn open(config: &config::Spool, clock: Clock) -> Result<(Self, Claim), SpoolError> {
-        let folder = Folder::open(&config.directory)?;
+        let mut folder = Folder::open(&config.directory)?;
         let limits = Limits::new(config);
-        let mut set_aside = false;
-        let (conn, ledger) = match database::open_writer(&folder.database(), &limits) {
-            Err(OpenError::Damaged(why)) => {
-                let aside = folder.set_aside(clock.now_ms()).map_err(|error| {
-                    SpoolError::Io(format!("its damaged database can't be moved aside: {error}"))
-                })?;
-                tracing::error!(file = %aside.display(), error = %why, "the spool's database is damaged; it was moved aside with all it held, and an empty one begun");
-                set_aside = true;
-                database::open_writer(&folder.database(), &limits)
-            }
-            other => other,
+        let opening = Opening {
+            folder: &mut folder,
+            limits: &limits,
+            now_ms: clock.now_ms(),
+            given: Seq(0),
+            damage: None,
+        };
+        let Opened { conn, books, saved } = opening.open()?;
+        let ledger = books.ledger;
+        let meters = Meters::new(&ledger);
+        if saved {
+            meters.set_aside();
         }
-        .map_err(|error| match error {
-            OpenError::Damaged(why) => SpoolError::Io(why),
-            OpenError::Refused(error) => error,
-        })?;
-        let books = Books::read(&conn, ledger).map_err(|error| database::io(&error))?;
+        meters.set_damaged_files(Opening::damaged_files(&folder));
         let (reader, reader_thread) = Reader::start(&folder.database())?;
         let shared = Shared {
             mailbox: Arc::new(Mailbox::default()),
             handout: Arc::new(Handout::new(Seq(ledger.next_seq - 1))),
-            meters: Arc::new(Meters::new(&ledger, set_aside)),
+            meters: Arc::new(meters),
             memory: Memory::new(config.memory_bytes),
         };
         let writer = Writer {
@@ -109,10 +109,12 @@ impl Spool {
             reader: reader_thread,
             folder,
             shrunk: false,
+            recovered: None,
         };
         let ended = writer.start().map_err(|error| SpoolError::Io(error.to_string()))?;
-        let claim = Claim::new(Arc::clone(&shared.handout), reader.clone());
-        let core = Core { shared, reader, clock, folder: config.directory.clone(), ended };
+        let claim = Claim::new(Arc::clone(&shared.handout), reader.clone(), Arc::clone(&shared.mailbox));
+        let is_new = ledger.next_seq == 1;
+        let core = Core { shared, reader, clock, folder: config.directory.clone(), is_new, ended };
         Ok((Self { core: Arc::new(core) }, claim))
     }
 
@@ -122,16 +124,55 @@ impl Spool {
     /// `Full` and `ParkedFull`: nothing was kept. `Io`: nothing was acknowledged, but after a failed sync the
     /// record may be there after the restart. `Closed`.
     pub async fn append(&self, record: NewRecord) -> Result<Appended, SpoolError> {
+        self.keep(record, None).await
+    }
+
+    /// As [`Spool::append`], but the record is also a duplicate if it is remembered, and is remembered from then on,
+    /// in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Spool::append`].
+    pub async fn append_once(&self, record: NewRecord, remember: Remember) -> Result<Appended, SpoolError> {
+        self.keep(record, Some(Box::new(remember))).await
+    }
+
+    /// For each group of keys, whether one of them is remembered. Sees every append that has resolved.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`.
+    pub async fn remembers(&self, groups: Vec<Vec<DedupKey>>) -> Result<Vec<bool>, SpoolError> {
+        let now_ms = self.core.clock.now_ms();
+        let look = move |conn: &rusqlite::Connection| {
+            groups.iter().map(|keys| remembered::is_known(conn, keys, now_ms)).collect()
+        };
+        self.core.reader.run(move |side| look(&side.conn)).await
+    }
+
+    /// What was taken in up to then (milliseconds since 1970 UTC) may be forgotten before its time: for want of room, or
+    /// as the database was damaged. `None` if nothing ever was.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`.
+    pub async fn forgot(&self) -> Result<Option<i64>, SpoolError> {
+        self.core.reader.run(|side| remembered::forgot(&side.conn)).await
+    }
+
+    /// Whether the queue was made anew at this start: nothing was ever taken in by it.
+    pub fn is_new(&self) -> bool {
+        self.core.is_new
+    }
+
+    async fn keep(&self, record: NewRecord, remember: Option<Box<Remember>>) -> Result<Appended, SpoolError> {
         if record.body.len() > MAX_BODY_BYTES {
             return Err(SpoolError::Full(format!("a body is limited to {MAX_BODY_BYTES} bytes")));
         }
-        self.core.ask(|reply| Op::Append { record, reply }).await
+        self.core.ask(|reply| Op::Append { record, remember, reply }).await
     }
 
     /// Reads a pending or parked record's body; `None` when it is gone.
     ///
     /// # Errors
-    /// `Io`, `Closed`.
+    /// `Damaged`: it does not match its checksum, or is missing. `Io`, `Closed`.
     pub async fn body(&self, seq: Seq) -> Result<Option<Bytes>, SpoolError> {
         self.core.reader.run(move |side| side.body(seq)).await
     }
@@ -139,7 +180,7 @@ impl Spool {
     /// Reads a pending record's time of receipt (milliseconds since 1970 UTC) and body; `None` when it is gone.
     ///
     /// # Errors
-    /// `Io`, `Closed`.
+    /// `Damaged`: they do not match their checksum; park it. `Io`, `Closed`.
     pub async fn record(&self, seq: Seq) -> Result<Option<(i64, Bytes)>, SpoolError> {
         self.core.reader.run(move |side| side.record(seq)).await
     }
@@ -189,12 +230,22 @@ impl Spool {
         self.core.reader.run(move |side| parked::list(&side.conn, &filter, after, limit)).await
     }
 
-    /// One parked record with its body.
+    /// One parked record with its body. A damaged one comes with what is left of it, and its detail says so.
     ///
     /// # Errors
     /// `Io`, `Closed`.
     pub async fn show(&self, seq: Seq) -> Result<Option<(ParkedRecord, Bytes)>, SpoolError> {
-        self.core.reader.run(move |side| parked::show(&side.conn, seq)).await
+        self.core
+            .reader
+            .run(move |side| {
+                let Some(mut record) = parked::show(&side.conn, seq)? else { return Ok(None) };
+                let body = side.body(seq).or_else(|error| {
+                    record.detail = format!("{} ({error})", record.detail);
+                    Ok::<_, rusqlite::Error>(side.remains(seq))
+                })?;
+                Ok(Some((record, body.unwrap_or_default())))
+            })
+            .await
     }
 
     /// Makes parked records pending again, each at the end of its lane under a new number; the claim gets them at
@@ -245,6 +296,11 @@ impl Spool {
     /// The queue in numbers; cheap.
     pub fn stats(&self) -> Stats {
         self.core.shared.meters.read(self.core.shared.memory.used())
+    }
+
+    /// Why appends can't succeed, with folder and remedy; `None` when they can.
+    pub fn trouble(&self) -> Option<Arc<str>> {
+        self.core.shared.meters.trouble()
     }
 
     /// Whether appends can succeed, for readiness.

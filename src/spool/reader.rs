@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::database;
+use super::schema;
+use super::seal::{self, Sealed};
+use super::trouble::{damage, told};
 use super::types::{Pending, Seq, SpoolError, State, StateRow};
 use crate::model::ParkReason;
 
@@ -20,7 +23,8 @@ const MAX_WAITING: usize = 256;
 /// Names of lanes kept in memory at most, shared by all their records; then all are read anew.
 const LANES_CACHED: usize = 131_072;
 
-type Job = Box<dyn FnOnce(&mut ReadSide) + Send>;
+/// Without a connection while the writer opens the files anew.
+type Job = Box<dyn FnOnce(&mut Option<ReadSide>) + Send>;
 
 enum Request {
     Run(Job),
@@ -43,16 +47,17 @@ pub(super) struct ReaderThread {
 pub(super) struct ReadSide {
     pub(super) conn: Connection,
     lanes: HashMap<i64, Arc<str>>,
+    /// From this number on every record has a seal.
+    sealed_from: i64,
 }
 
 impl Reader {
     pub(super) fn start(file: &Path) -> Result<(Self, ReaderThread), SpoolError> {
-        let conn = database::open_reader(file).map_err(|error| database::io(&error))?;
+        let mut side = Some(ReadSide::open(file).map_err(|error| told(&error))?);
         let (requests, mut receiver) = mpsc::channel(MAX_WAITING);
         let thread = thread::Builder::new()
             .name("spool-reader".to_owned())
             .spawn(move || {
-                let mut side = ReadSide { conn, lanes: HashMap::new() };
                 while let Some(Request::Run(job)) = receiver.blocking_recv() {
                     job(&mut side);
                 }
@@ -70,15 +75,42 @@ impl Reader {
         let job: Job = Box::new(move |side| {
             // A caller that no longer waits needs no answer, now or after the work.
             if !reply.is_closed() {
-                let _ = reply.send(job(side));
+                let _ = reply.send(match side {
+                    Some(side) => job(side).map_err(|error| told(&error)),
+                    None => Err(SpoolError::Io("its files are being opened anew".to_owned())),
+                });
             }
         });
         self.requests.send(Request::Run(job)).await.map_err(|_| SpoolError::Closed)?;
-        answer.await.map_err(|_| SpoolError::Closed)?.map_err(|error| database::io(&error))
+        answer.await.map_err(|_| SpoolError::Closed)?
     }
 }
 
 impl ReaderThread {
+    /// Closes the connection, after the reads that wait now. Called from the writer's thread only: it blocks.
+    pub(super) fn release(&self) {
+        self.at_once(|side| *side = None);
+    }
+
+    /// Opens the files again after `release`.
+    pub(super) fn reopen(&self, file: &Path) -> rusqlite::Result<()> {
+        let opened = ReadSide::open(file)?;
+        self.at_once(move |side| *side = Some(opened));
+        Ok(())
+    }
+
+    fn at_once(&self, work: impl FnOnce(&mut Option<ReadSide>) + Send + 'static) {
+        let (reply, answer) = std::sync::mpsc::channel();
+        let job: Job = Box::new(move |side| {
+            work(side);
+            let _ = reply.send(());
+        });
+        // It may have panicked: then there is no connection of its own any more.
+        if self.requests.blocking_send(Request::Run(job)).is_ok() {
+            let _ = answer.recv();
+        }
+    }
+
     /// Ends the thread after the reads that wait now. Called from the writer's thread only: it blocks.
     pub(super) fn stop(self) {
         // It may have panicked: then it has ended already.
@@ -88,20 +120,50 @@ impl ReaderThread {
 }
 
 impl ReadSide {
-    /// A pending or parked record's body.
-    pub(super) fn body(&self, seq: Seq) -> rusqlite::Result<Option<Bytes>> {
-        self.conn
-            .prepare_cached("SELECT body FROM msg WHERE seq = ?")?
-            .query_row([seq.0], |row| Ok(Bytes::from(row.get::<_, Vec<u8>>(0)?)))
-            .optional()
+    fn open(file: &Path) -> rusqlite::Result<Self> {
+        let conn = database::open_reader(file)?;
+        let sealed_from = schema::sealed_from(&conn)?;
+        Ok(Self { conn, lanes: HashMap::new(), sealed_from })
     }
 
-    /// A pending record's time of receipt and body.
+    /// A pending or parked record's body, compared with its seal.
+    pub(super) fn body(&self, seq: Seq) -> rusqlite::Result<Option<Bytes>> {
+        Ok(self.sealed(seq)?.map(|(_, body)| body))
+    }
+
+    /// A pending record's time of receipt and body, compared with their seal.
     pub(super) fn record(&self, seq: Seq) -> rusqlite::Result<Option<(i64, Bytes)>> {
-        self.conn
-            .prepare_cached("SELECT idx.received_ms, msg.body FROM idx JOIN msg USING (seq) WHERE seq = ?")?
-            .query_row([seq.0], |row| Ok((row.get(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?))))
-            .optional()
+        let mut pending = self.conn.prepare_cached("SELECT 1 FROM idx WHERE seq = ?")?;
+        if pending.exists([seq.0])? { self.sealed(seq) } else { Ok(None) }
+    }
+
+    /// What is left of a damaged record's body, for a person.
+    pub(super) fn remains(&self, seq: Seq) -> Option<Bytes> {
+        let mut statement = self.conn.prepare_cached("SELECT body FROM msg WHERE seq = ?").ok()?;
+        statement.query_row([seq.0], |row| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_bytes()?))).ok()
+    }
+
+    fn sealed(&self, seq: Seq) -> rusqlite::Result<Option<(i64, Bytes)>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT r.received_ms, r.seal, l.key, l.grp, m.body
+             FROM (SELECT seq, lane, received_ms, seal FROM idx WHERE seq = ?1 UNION ALL
+                   SELECT seq, lane, received_ms, seal FROM parked WHERE seq = ?1) r
+             LEFT JOIN lane l ON l.id = r.lane LEFT JOIN msg m ON m.seq = r.seq",
+        )?;
+        let mut rows = statement.query([seq.0])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let (received_ms, seal): (i64, Option<u32>) = (row.get(0)?, row.get(1)?);
+        let body: Option<Vec<u8>> = row.get(4)?;
+        let body = body.ok_or_else(|| damage("the message's body is missing"))?;
+        if let Some(seal) = seal {
+            let (lane, group) = (row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_str()?);
+            if seal != (Sealed { lane, group, received_ms, body: &body }).seal(seq) {
+                return Err(damage("the message does not match its checksum"));
+            }
+        } else if seq.0 >= self.sealed_from {
+            return Err(damage("the message's checksum is missing"));
+        }
+        Ok(Some((received_ms, body.into())))
     }
 
     /// Pending records above `after` and up to `upto`, in order, the first `limit` of them, without bodies.
@@ -163,43 +225,53 @@ impl ReadSide {
         })
     }
 
-    /// One live value.
+    /// One live value; one that does not match its seal is not given.
     pub(super) fn state_value(
         &self,
         namespace: &str,
         key: &str,
         now_ms: i64,
     ) -> rusqlite::Result<Option<Bytes>> {
-        self.conn
+        let found = self
+            .conn
             .prepare_cached(
-                "SELECT value FROM state
+                "SELECT key, value, expires_ms, seal FROM state
                  WHERE namespace = ? AND key = ? AND (expires_ms IS NULL OR expires_ms > ?)",
             )?
-            .query_row(params![namespace, key, now_ms], |row| Ok(Bytes::from(row.get::<_, Vec<u8>>(0)?)))
-            .optional()
+            .query_row(params![namespace, key, now_ms], |row| state_row(namespace, row))
+            .optional()?;
+        Ok(found.and_then(|(row, sound)| sound.then_some(row.value)))
     }
 
-    /// Live rows of a namespace above `after`, in key order, the first `limit` of them.
+    /// Live rows of a namespace above `after`, in key order, the first `limit` of them, each with whether it matches
+    /// its seal.
     pub(super) fn state(
         &self,
         namespace: &str,
         after: Option<&str>,
         now_ms: i64,
         limit: u32,
-    ) -> rusqlite::Result<Vec<StateRow>> {
+    ) -> rusqlite::Result<Vec<(StateRow, bool)>> {
         self.conn
             .prepare_cached(
-                "SELECT key, value, expires_ms FROM state
+                "SELECT key, value, expires_ms, seal FROM state
                  WHERE namespace = ?1 AND (?2 IS NULL OR key > ?2) AND (expires_ms IS NULL OR expires_ms > ?3)
                  ORDER BY key LIMIT ?4",
             )?
-            .query_map(params![namespace, after, now_ms, limit], |row| {
-                Ok(StateRow {
-                    key: row.get(0)?,
-                    value: Bytes::from(row.get::<_, Vec<u8>>(1)?),
-                    expires_ms: row.get(2)?,
-                })
-            })?
+            .query_map(params![namespace, after, now_ms, limit], |row| state_row(namespace, row))?
             .collect()
     }
+}
+
+fn state_row(namespace: &str, row: &Row<'_>) -> rusqlite::Result<(StateRow, bool)> {
+    let (key, value, expires_ms): (String, Vec<u8>, _) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let sound = row.get::<_, Option<u32>>(3)? == Some(seal::of_state(namespace, &key, &value, expires_ms));
+    if !sound {
+        tracing::error!(
+            namespace,
+            key,
+            "a value beside the queue does not match its checksum; it is not used"
+        );
+    }
+    Ok((StateRow { key, value: value.into(), expires_ms }, sound))
 }

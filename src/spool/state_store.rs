@@ -75,17 +75,19 @@ impl StateStore {
     pub async fn load(&self, namespace: &str) -> Result<Vec<StateRow>, SpoolError> {
         let now_ms = self.core.clock.now_ms();
         let mut rows: Vec<StateRow> = Vec::new();
+        let mut last: Option<String> = None;
         loop {
             let namespace = namespace.to_owned();
-            let after = rows.last().map(|row| row.key.clone());
+            let after = last.take();
             let more = self
                 .core
                 .reader
                 .run(move |side| side.state(&namespace, after.as_deref(), now_ms, LOADED))
                 .await?;
-            let last = more.len() < LOADED as usize;
-            rows.extend(more);
-            if last {
+            let ended = more.len() < LOADED as usize;
+            last = more.last().map(|(row, _)| row.key.clone());
+            rows.extend(more.into_iter().filter_map(|(row, sound)| sound.then_some(row)));
+            if ended {
                 return Ok(rows);
             }
         }

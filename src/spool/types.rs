@@ -32,12 +32,23 @@ pub struct NewRecord {
     pub waiter: Option<oneshot::Sender<Outcome>>,
 }
 
+/// By what a message is remembered longer than the window of repeated posts; see [`crate::spool::Spool::append_once`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remember {
+    /// Taken in with the record.
+    pub key: DedupKey,
+    /// The record is a duplicate if one of these is remembered.
+    pub known_by: Vec<DedupKey>,
+    /// Milliseconds since 1970 UTC until when `key` is remembered.
+    pub until_ms: i64,
+}
+
 /// A record is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
     /// New, under this number.
     Stored(Seq),
-    /// The same message came before, under this number, within the window.
+    /// The same message came before, under this number, within the window; under number 0 if it is only remembered.
     Duplicate(Seq),
 }
 
@@ -67,9 +78,12 @@ pub enum SpoolError {
         "parked messages use up their budget; application {0} must be cleaned up with `spool list` first"
     )]
     ParkedFull(Arc<str>),
-    /// The disk failed or is full. Nothing more is accepted until a restart, or until space returns.
-    #[error("the spool can't write: {0}")]
+    /// The disk failed or is full. Nothing is accepted until it is well again, which is tried every few seconds.
+    #[error("the spool can't work: {0}")]
     Io(String),
+    /// What was stored can't be had back as it was: trying again does not help.
+    #[error("the spool is damaged: {0}")]
+    Damaged(String),
     /// The spool is closing.
     #[error("the spool is closed")]
     Closed,
@@ -173,6 +187,9 @@ pub struct Stats {
     pub last_commit: Duration,
     /// Appends can succeed.
     pub healthy: bool,
-    /// At the start the database was damaged, was moved aside, and a new one begun.
+    /// Since the start the database was found damaged, was moved aside, and what could be read of it saved into a
+    /// new one.
     pub set_aside: bool,
+    /// Damaged databases that lie in the folder, for a person to look at and delete.
+    pub damaged_files: u64,
 }

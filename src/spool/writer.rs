@@ -1,6 +1,6 @@
 //! The one thread that writes: takes what waits, commits it as one transaction, then tells everybody.
 //!
-//! Knows no async code. After a failed commit nothing was acknowledged and nothing handed out.
+//! Knows no async code. After a failed commit nothing was acknowledged and nothing handed out; `recovery` takes over.
 
 use std::sync::Arc;
 use std::thread;
@@ -11,26 +11,23 @@ use tokio::sync::watch;
 
 use super::batch::{Answers, Batch, Committed, Rules};
 use super::books::Books;
-use super::database::{Trouble, trouble};
-use super::folder::Folder;
+use super::folder::{Folder, Moved};
 use super::handout::Handout;
 use super::ledger::Limits;
 use super::mailbox::{Mailbox, Op, Taken};
 use super::memory::Memory;
 use super::meters::Meters;
 use super::reader::ReaderThread;
+use super::recovery::Illness;
+use super::trouble::damage;
 use super::types::{Seq, SpoolError};
-use super::upkeep;
+use super::{schema, upkeep};
 use crate::model::Clock;
 
 /// Between two looks at what can be swept, and at the oldest record.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two steps of giving free pages back, so that appends in between are not held up.
 const STEP: Duration = Duration::from_millis(50);
-/// Between two tries to write after the disk was full.
-const PROBE: Duration = Duration::from_secs(2);
-/// What a try writes: more than pages that happen to be free.
-const PROBE_BYTES: i64 = 64 * 1024;
 /// A log shorter than this is left for SQLite's own checkpoints.
 const WAL_WORTH_BYTES: u64 = 1024 * 1024;
 
@@ -54,22 +51,32 @@ pub(super) struct Writer {
     pub(super) folder: Folder,
     /// Pages were given back that only a checkpoint takes off the file.
     pub(super) shrunk: bool,
+    /// The last return from an illness.
+    pub(super) recovered: Option<Instant>,
 }
 
 /// What state the disk is in, as far as the last write tells.
-enum Disk {
+pub(super) enum Disk {
     Well,
-    /// Probed until it is well again; `undone` are records whose `done` is not yet written: at most as many
-    /// as were pending.
-    NoSpace {
-        why: String,
-        undone: Vec<Seq>,
-        probe_at: Instant,
-    },
-    Broken {
-        why: String,
-    },
+    /// Nothing new is kept until it is well again, which is tried from time to time.
+    Ill(Illness),
 }
+
+/// Why a transaction counts as failed.
+pub(super) enum Failure {
+    Sqlite(rusqlite::Error),
+    /// It was committed, to files that are not in the folder any more.
+    Moved(Moved),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// A transaction that failed: why, who waits for an answer, and what it did not come to.
+pub(super) type Failed = (Failure, Answers, std::vec::IntoIter<Op>);
 
 /// Tells the rest that the writer is gone, also when it panicked.
 struct Ending {
@@ -82,7 +89,7 @@ impl Drop for Ending {
         self.shared.mailbox.close();
         let refused = self.shared.mailbox.take(Duration::ZERO);
         refused.ops.into_iter().for_each(|op| op.refuse(&SpoolError::Closed));
-        self.shared.meters.set_healthy(false);
+        self.shared.meters.set_health(Some(Arc::from("it is closed")));
         self.shared.handout.end();
         self.ended.send_replace(true);
     }
@@ -108,24 +115,21 @@ impl Writer {
         loop {
             let until = match &disk {
                 Disk::Well => upkeep_at,
-                Disk::NoSpace { probe_at, .. } => *probe_at,
-                Disk::Broken { .. } => Instant::now() + TICK,
+                Disk::Ill(illness) => illness.probe_at,
             };
-            let taken = self.shared.mailbox.take(until.saturating_duration_since(Instant::now()));
+            let mut taken = self.shared.mailbox.take(until.saturating_duration_since(Instant::now()));
             if taken.ended {
                 break;
             }
             quiet &= taken.ops.is_empty() && taken.done.is_empty();
-            disk = match disk {
-                Disk::Well => self.work(taken, Vec::new()),
-                Disk::NoSpace { why, undone, probe_at } => {
-                    self.work_without_space(taken, why, undone, probe_at)
+            disk = match (disk, taken.damage.take()) {
+                (Disk::Well, Some(why)) => {
+                    let (illness, ops) = (self.fallen_ill(damage(&why).into(), taken.done), taken.ops);
+                    ops.into_iter().for_each(|op| op.refuse(&illness.answer()));
+                    Disk::Ill(illness)
                 }
-                Disk::Broken { why } => {
-                    let error = SpoolError::Io(why.clone());
-                    taken.ops.into_iter().for_each(|op| op.refuse(&error));
-                    Disk::Broken { why }
-                }
+                (Disk::Well, None) => self.work(taken, Vec::new()),
+                (Disk::Ill(illness), _) => self.nurse(illness, taken),
             };
             if matches!(disk, Disk::Well) && Instant::now() >= upkeep_at {
                 (disk, upkeep_at) = self.upkeep(quiet);
@@ -148,21 +152,21 @@ impl Writer {
                 self.settle(committed, started.elapsed());
                 match upkeep::checkpoint_when_long(&self.conn) {
                     Ok(()) => Disk::Well,
-                    Err(error) => self.failed(&error, Vec::new()),
+                    Err(error) => Disk::Ill(self.fallen_ill(error.into(), Vec::new())),
                 }
             }
-            Err((error, answers, rest)) => {
-                let disk = self.failed(&error, done);
-                let error = SpoolError::Io(error.to_string());
+            Err((failure, answers, rest)) => {
+                let illness = self.fallen_ill(failure, done);
+                let error = illness.answer();
                 answers.refuse(&error);
                 rest.into_iter().for_each(|op| op.refuse(&error));
-                disk
+                Disk::Ill(illness)
             }
         }
     }
 
     /// After the commit: counts first, so that who is answered sees them; then the claim; then the answers.
-    fn settle(&mut self, committed: Committed, took: Duration) {
+    pub(super) fn settle(&mut self, committed: Committed, took: Duration) {
         let Committed { ledger, by_group, fresh, appended, duplicates, answers } = committed;
         self.books.settle(ledger, by_group);
         self.shared.meters.set_ledger(&ledger);
@@ -178,14 +182,10 @@ impl Writer {
         answers.give();
     }
 
-    fn transact(
-        &mut self,
-        ops: Vec<Op>,
-        done: &[Seq],
-    ) -> Result<Committed, (rusqlite::Error, Answers, std::vec::IntoIter<Op>)> {
+    pub(super) fn transact(&mut self, ops: Vec<Op>, done: &[Seq]) -> Result<Committed, Failed> {
         let mut ops = ops.into_iter();
         if let Err(error) = self.conn.execute_batch("BEGIN IMMEDIATE") {
-            return Err((error, Answers::default(), ops));
+            return Err((error.into(), Answers::default(), ops));
         }
         let rules = Rules {
             limits: &self.limits,
@@ -199,17 +199,22 @@ impl Writer {
             .and_then(|()| ops.try_for_each(|op| batch.apply(op)))
             .and_then(|()| batch.finish())
             .and_then(|()| self.conn.execute_batch("COMMIT"));
-        match result {
-            Ok(()) => Ok(batch.into_committed()),
-            Err(error) => {
+        match (result, self.folder.moved()) {
+            (Ok(()), None) => Ok(batch.into_committed()),
+            (Ok(()), Some(moved)) => {
+                let answers = batch.into_answers();
+                self.books.lanes.forget();
+                Err((Failure::Moved(moved), answers, ops))
+            }
+            (Err(error), _) => {
                 let answers = batch.into_answers();
                 self.roll_back();
-                Err((error, answers, ops))
+                Err((error.into(), answers, ops))
             }
         }
     }
 
-    fn roll_back(&mut self) {
+    pub(super) fn roll_back(&mut self) {
         // SQLite has rolled back by itself after some errors. Should this fail too, the next BEGIN will say so.
         if !self.conn.is_autocommit() {
             let _ = self.conn.execute_batch("ROLLBACK");
@@ -217,86 +222,17 @@ impl Writer {
         self.books.lanes.forget();
     }
 
-    /// Judges a failed write; says so in the log, once.
-    fn failed(&self, error: &rusqlite::Error, undone: Vec<Seq>) -> Disk {
-        self.shared.meters.set_healthy(false);
-        let why = error.to_string();
-        match trouble(error) {
-            Trouble::Passing => {
-                tracing::error!(error = %why, "the spool can't write; messages are refused until a write succeeds again");
-                Disk::NoSpace { why, undone, probe_at: Instant::now() + PROBE }
-            }
-            Trouble::Lasting => {
-                tracing::error!(error = %why, "the spool's disk or database failed; messages are refused until a restart");
-                Disk::Broken { why }
-            }
-        }
-    }
-
-    /// Appends are refused at once. The rest may succeed, and may free the space that is missing.
-    fn work_without_space(&mut self, taken: Taken, why: String, undone: Vec<Seq>, probe_at: Instant) -> Disk {
-        let error = SpoolError::Io(why.clone());
-        let (appends, ops): (Vec<Op>, Vec<Op>) =
-            taken.ops.into_iter().partition(|op| matches!(op, Op::Append { .. }));
-        appends.into_iter().for_each(|op| op.refuse(&error));
-        let mut done = undone;
-        done.extend(taken.done);
-        let idle = ops.is_empty();
-        if idle && Instant::now() < probe_at {
-            return Disk::NoSpace { why, undone: done, probe_at };
-        }
-        let started = Instant::now();
-        match self.transact(ops, &done) {
-            Ok(committed) => {
-                self.settle(committed, started.elapsed());
-                done.clear();
-            }
-            Err((error, answers, rest)) => {
-                let answer = SpoolError::Io(error.to_string());
-                answers.refuse(&answer);
-                rest.into_iter().for_each(|op| op.refuse(&answer));
-                return self.still_failing(&error, why, done);
-            }
-        }
-        match self.probe() {
-            Ok(()) => {
-                tracing::info!("the spool can write again");
-                self.shared.meters.set_healthy(true);
-                Disk::Well
-            }
-            Err(error) => self.still_failing(&error, why, done),
-        }
-    }
-
-    /// It was said in the log; only a turn for the worse is said again.
-    fn still_failing(&mut self, error: &rusqlite::Error, why: String, undone: Vec<Seq>) -> Disk {
-        match trouble(error) {
-            Trouble::Passing => Disk::NoSpace { why, undone, probe_at: Instant::now() + PROBE },
-            Trouble::Lasting => self.failed(error, undone),
-        }
-    }
-
-    fn probe(&mut self) -> rusqlite::Result<()> {
-        let written = self
-            .conn
-            .execute("INSERT OR REPLACE INTO meta VALUES('probe', zeroblob(?))", [PROBE_BYTES])
-            .and_then(|_| self.conn.execute("DELETE FROM meta WHERE k = 'probe'", []))
-            .map(drop);
-        if written.is_err() {
-            self.roll_back();
-        }
-        written
-    }
-
     /// One step of each kind of upkeep; and when the next is due.
     fn upkeep(&mut self, quiet: bool) -> (Disk, Instant) {
-        match self.upkeep_step(quiet) {
-            Ok(more) => (Disk::Well, Instant::now() + if more { STEP } else { TICK }),
-            Err(error) => {
+        let failure = match (self.upkeep_step(quiet), self.folder.moved()) {
+            (Ok(more), None) => return (Disk::Well, Instant::now() + if more { STEP } else { TICK }),
+            (Ok(_), Some(moved)) => Failure::Moved(moved),
+            (Err(error), _) => {
                 self.roll_back();
-                (self.failed(&error, Vec::new()), Instant::now() + TICK)
+                error.into()
             }
-        }
+        };
+        (Disk::Ill(self.fallen_ill(failure, Vec::new())), Instant::now() + TICK)
     }
 
     fn upkeep_step(&mut self, quiet: bool) -> rusqlite::Result<bool> {
@@ -322,16 +258,15 @@ impl Writer {
 
     /// The last steps: the reader ends first, so that the log can be emptied.
     fn finish(mut self, disk: Disk) {
-        let undone = match disk {
-            Disk::Well => Vec::new(),
-            Disk::NoSpace { undone, .. } => undone,
-            Disk::Broken { .. } => return self.reader.stop(),
+        let written = match disk {
+            Disk::Well => self.work(Taken::default(), Vec::new()),
+            // The last chance for what is not written yet.
+            Disk::Ill(illness) => self.nurse(illness.due_now(), Taken::default()),
         };
-        let written = self.work(Taken::default(), undone);
         let Self { conn, reader, folder, .. } = self;
         reader.stop();
         if matches!(written, Disk::Well)
-            && let Err(error) = upkeep::checkpoint(&conn)
+            && let Err(error) = schema::put_clean_mark(&conn).and_then(|()| upkeep::checkpoint(&conn))
         {
             tracing::warn!(error = %error, "the spool's log could not be emptied; the next start does it");
         }

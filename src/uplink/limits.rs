@@ -1,17 +1,24 @@
 //! How much one hub takes: its pace, and whether the messages of its day are used up.
 //!
-//! Pure: time comes in as an argument. Knows no lane. A refusal of one device alone is that device's: only when others are
-//! refused, too, is it the hub's.
+//! Pure: time comes in as an argument. Knows no lane. A few devices that are refused again and again while others are not
+//! are throttled by themselves, and slow nobody else: a hub is paced down only if many are refused that were fine before.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::model::{Backoff, EndDevice, Pace};
 
-/// Refusals of two devices within this time have one cause.
-const TOGETHER: Duration = Duration::from_secs(10);
-/// A device that is refused so often in a row, while no other has any luck, tells of its hub.
+/// So many devices refused without one accepted in between: then the hub refuses all.
+const ALL_REFUSED: usize = 8;
+/// What makes a hub's pace too fast, of the last one or two seconds: so many devices refused that were fine before, and so
+/// many for each hundred answers. A hub that throttled before, or whose tier is known, is believed sooner.
+const SIGNS: (u32, u32) = (10, 10);
+const SIGNS_IF_PACED: (u32, u32) = (3, 3);
+/// And only if so many were accepted meanwhile: else there is no pace to speak of.
+const LEAST_ACCEPTED: u32 = 10;
+/// A device whose day is used up so often in a row, while no other has any luck, tells of its hub.
 const SURE: u32 = 2;
 /// Pauses before a hub whose day is used up is asked again. A quota comes back at midnight (UTC), or when somebody buys more.
 const ASKING: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(300) };
@@ -30,12 +37,26 @@ const TELL_AGAIN: Duration = Duration::from_secs(600);
 pub(super) struct Limits {
     pace: Pace,
     quota: Option<UsedUp>,
-    /// The device that was refused last, and when.
-    refused: Option<(EndDevice, Instant)>,
-    /// Something was accepted after it.
-    accepted_since: bool,
+    /// Devices refused since something was accepted last, up to [`ALL_REFUSED`].
+    refused: HashSet<EndDevice>,
+    recent: Recent,
     throttled: u64,
     told: Option<Instant>,
+}
+
+/// Answers of this second and the one before.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    since: Instant,
+    now: Answers,
+    before: Answers,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Answers {
+    accepted: u32,
+    /// Of devices that were fine before.
+    refused: u32,
 }
 
 #[derive(Debug)]
@@ -73,8 +94,8 @@ impl Limits {
         Self {
             pace: Pace::new(rate, now),
             quota: None,
-            refused: None,
-            accepted_since: true,
+            refused: HashSet::new(),
+            recent: Recent { since: now, now: Answers::default(), before: Answers::default() },
             throttled: 0,
             told: None,
         }
@@ -117,7 +138,8 @@ impl Limits {
 
     /// The hub took a message. True if it was held for used up.
     pub(super) fn accepted(&mut self, now: Instant) -> bool {
-        self.accepted_since = true;
+        self.refused.clear();
+        self.recent.of(now).accepted += 1;
         self.pace.accepted(now);
         self.quota.take().is_some()
     }
@@ -126,11 +148,15 @@ impl Limits {
     pub(super) fn throttled(&mut self, device: &EndDevice, failures: u32, now: Instant) -> Refusal {
         self.throttled += 1;
         let fresh = failures == 0;
-        let (other, alone) = self.refuse(device, fresh, now);
-        if !(other && (fresh || alone)) {
+        self.recent.of(now).refused += u32::from(fresh);
+        self.note(device);
+        if self.refused.len() >= ALL_REFUSED {
+            self.pace.hold(now);
+        } else if fresh && self.is_too_fast(now) {
+            self.pace.refused(now);
+        } else {
             return Refusal::Device;
         }
-        self.pace.refused(now);
         let new = self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN);
         if new {
             self.told = Some(now);
@@ -149,7 +175,9 @@ impl Limits {
         now: Instant,
     ) -> Refusal {
         let pause = |failures| now + ASKING.wait(failures).min(resets_in + AFTER_RESET);
-        let (other, alone) = self.refuse(device, failures == 0, now);
+        let alone = !self.refused.is_empty();
+        self.note(device);
+        let other = self.refused.len() > 1;
         match &mut self.quota {
             Some(quota) if asked => {
                 quota.failures = quota.failures.saturating_add(1);
@@ -167,20 +195,43 @@ impl Limits {
         }
     }
 
-    /// Whether another device was refused shortly before, and whether nothing was accepted in between.
-    fn refuse(&mut self, device: &EndDevice, fresh: bool, now: Instant) -> (bool, bool) {
-        let recent = |at: &Instant| !self.accepted_since || now.saturating_duration_since(*at) < TOGETHER;
-        let other = self.refused.as_ref().is_some_and(|(last, at)| last != device && recent(at));
-        let alone = !self.accepted_since;
-        if fresh || alone {
-            self.refused = Some((device.clone(), now));
+    fn note(&mut self, device: &EndDevice) {
+        if self.refused.len() < ALL_REFUSED {
+            self.refused.insert(device.clone());
         }
-        self.accepted_since = false;
-        (other, alone)
+    }
+
+    fn is_too_fast(&mut self, now: Instant) -> bool {
+        let Answers { accepted, refused } = self.recent.all(now);
+        let (least, percent) = if self.pace.rate().is_some() { SIGNS_IF_PACED } else { SIGNS };
+        refused >= least && accepted >= LEAST_ACCEPTED && refused * 100 >= percent * (accepted + refused)
     }
 
     /// What there is to watch.
     pub(super) fn seen(&self) -> HubLimits {
         HubLimits { pace: self.pace.rate(), quota_used_up: self.quota.is_some(), throttled: self.throttled }
+    }
+}
+
+impl Recent {
+    /// Where to count what happens now.
+    fn of(&mut self, now: Instant) -> &mut Answers {
+        let passed = now.saturating_duration_since(self.since);
+        if passed >= Duration::from_secs(2) {
+            *self = Self { since: now, now: Answers::default(), before: Answers::default() };
+        } else if passed >= Duration::from_secs(1) {
+            let since = self.since + Duration::from_secs(1);
+            *self = Self { since, now: Answers::default(), before: self.now };
+        }
+        &mut self.now
+    }
+
+    fn all(&mut self, now: Instant) -> Answers {
+        let now = *self.of(now);
+        let Answers { accepted, refused } = self.before;
+        Answers {
+            accepted: accepted.saturating_add(now.accepted),
+            refused: refused.saturating_add(now.refused),
+        }
     }
 }

@@ -4,6 +4,8 @@
 
 mod deliver;
 mod delivery;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod limits;
 pub mod ports;
 mod pump;
@@ -16,5 +18,5 @@ mod window;
 pub use limits::HubLimits;
 pub use pump::{Pump, PumpOptions};
 pub use reported::{patch, reported};
-pub use translate::{SkipReason, TranslateError, Translated, translate};
+pub use translate::{SkipReason, TranslateError, Translated, translate, translate_in};
 pub use twin_reports::{TwinReports, Twins};

@@ -12,6 +12,8 @@
 //! | 400, 401, 408, 413, 415, 503 | refused; nothing was kept. 503 says when to come back |
 
 mod body;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod handler;
 mod intake;
 mod offer;

@@ -68,6 +68,7 @@ const fn parked_status(reason: ParkReason) -> StatusCode {
         }
         ParkReason::NotAssigned => StatusCode::FAILED_DEPENDENCY,
         ParkReason::Unauthorized | ParkReason::Rejected => StatusCode::BAD_GATEWAY,
+        ParkReason::Damaged => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -76,11 +76,13 @@ fn a_hub_is_healthy_but_for_faults_and_their_grace() {
 
 #[test]
 fn downlinks_that_are_lost_doubled_or_out_of_order_are_counted() {
-    let mut books = DownlinkBooks::default();
-    books.messages = [(0, 7), (1, 7), (2, 7), (3, 8)].into();
-    books.desired = [(0, 7), (1, 7)].into();
-    books.calls = [(0, true), (1, false)].into();
-    books.deleted.insert(3);
+    let mut books = DownlinkBooks {
+        messages: [(0, 7), (1, 7), (2, 7), (3, 8)].into(),
+        desired: [(0, 7), (1, 7)].into(),
+        calls: [(0, true), (1, false)].into(),
+        deleted: [3].into(),
+        ..DownlinkBooks::default()
+    };
     let push = |asker, number| (asker, number, 7, 0);
     let messages = [0, 1, 2].map(|number| push(Asker::Message, number));
     books.pushed = messages.into();

@@ -62,8 +62,10 @@ fn all_there_once_and_in_order(hub: &Hub, devices: usize, last: u32) {
 }
 
 async fn arrived(hub: &Hub, count: u64) -> Traffic {
-    let traffic = async || Some(hub.traffic()).filter(|traffic| traffic.telemetry.accepted >= count);
-    until("all arrive", traffic).await
+    let mut arrivals = hub.arrivals();
+    let all = arrivals.wait_for(|arrived| *arrived >= count);
+    tokio::time::timeout(DEADLINE, all).await.expect("all arrive in time").expect("the hub lives");
+    hub.traffic()
 }
 
 /// S1's rates times `speed`, a burst of one second.

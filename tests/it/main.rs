@@ -3,6 +3,8 @@
 mod admin;
 mod architecture;
 #[cfg(feature = "emulator")]
+mod backfill;
+#[cfg(feature = "emulator")]
 mod chaos;
 mod chaos_proof;
 mod cli;
@@ -14,6 +16,7 @@ mod crash_downlinks;
 #[cfg(feature = "emulator")]
 mod demo;
 mod devices;
+mod disk;
 mod downlink;
 mod dps;
 #[cfg(feature = "emulator")]
@@ -28,6 +31,8 @@ mod end_to_end;
 mod fault_matrix;
 #[cfg(feature = "emulator")]
 mod fleet;
+#[cfg(feature = "emulator")]
+mod floods;
 mod iot_hub;
 #[cfg(feature = "emulator")]
 mod limits;

@@ -2,13 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod bounds;
+mod damage;
 mod dedup;
 mod durability;
 mod failure;
 mod model;
+mod moved;
 mod operator;
 mod order;
+mod remembered;
 mod space;
+mod start;
 mod state;
 
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 mod answer;
 mod client;
 mod endpoint;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(in crate::devices) mod fuzzing;
 mod hold;
 
 pub use client::Pace;

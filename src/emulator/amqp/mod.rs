@@ -11,6 +11,8 @@ mod cloud_send;
 mod connection;
 mod credentials;
 mod feedback;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(super) mod fuzzing;
 mod incoming;
 mod lifelines;
 mod management;

@@ -7,6 +7,8 @@ mod control;
 mod device;
 mod downlink;
 mod fault;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(super) mod fuzzing;
 mod keys;
 mod name;
 mod network_server;
@@ -20,6 +22,7 @@ mod saved;
 mod serve;
 mod session;
 mod stack;
+mod storage;
 mod up;
 mod webhook;
 
@@ -31,6 +34,7 @@ pub use name::DeviceName;
 pub use outbox::{Delivered, Delivery, DeliveryCounts};
 pub use refusal::Refusal;
 pub use stack::{Push, ThingsStack};
+pub use storage::Storage;
 pub use webhook::Webhook;
 
 pub(super) use running::Running;

@@ -55,6 +55,8 @@ struct Line {
     under_way: VecDeque<(Instant, Ticket, Item)>,
     states: Vec<HubState>,
     sent: usize,
+    /// The first devices, so many, are throttled by themselves.
+    ill: usize,
 }
 
 impl Line {
@@ -64,10 +66,10 @@ impl Line {
         for seq in 0..each * devices {
             let pending =
                 Pending { seq: Seq(seq as i64), lane: "".into(), received_ms: 0, body: None, waiter: None };
-            schedule.push(device(seq % devices), pending, || Some(hub("hub")));
+            schedule.push(Lane::live(device(seq % devices)), pending, || Some(hub("hub")));
         }
         let (now, hub) = (Instant::now(), Hub::new(limit));
-        Self { schedule, now, hub, under_way: VecDeque::new(), states: Vec::new(), sent: 0 }
+        Self { schedule, now, hub, under_way: VecDeque::new(), states: Vec::new(), sent: 0, ill: 0 }
     }
 
     /// Lets time pass; gives how many messages were accepted meanwhile.
@@ -79,7 +81,12 @@ impl Line {
             self.hub.tokens = (self.hub.tokens + self.hub.limit / 1000.0).min(self.hub.limit);
             while self.under_way.front().is_some_and(|(at, ..)| *at <= self.now) {
                 let Some((_, ticket, item)) = self.under_way.pop_front() else { break };
-                let verdict = self.hub.verdict("hub", &ticket.device, item.seq.0);
+                let verdict = if (0..self.ill).any(|number| ticket.lane.device == device(number)) {
+                    self.hub.refused += 1;
+                    Verdict::Throttled(hub("hub"))
+                } else {
+                    self.hub.verdict("hub", &ticket.lane.device, item.seq.0)
+                };
                 let accepted = matches!(verdict, Verdict::Finished { .. });
                 self.sent += usize::from(accepted);
                 let item = (!accepted).then_some(item);
@@ -164,7 +171,7 @@ fn one_throttled_device_is_its_own_trouble() {
     let mut push = |schedule: &mut Schedule, number| {
         seq += 1;
         let pending = Pending { seq: Seq(seq), lane: "".into(), received_ms: 0, body: None, waiter: None };
-        schedule.push(device(number), pending, || Some(hub("hub")));
+        schedule.push(Lane::live(device(number)), pending, || Some(hub("hub")));
     };
     push(&mut schedule, 0);
     let here = |_: &EndDevice| Some(hub("hub"));
@@ -173,10 +180,10 @@ fn one_throttled_device_is_its_own_trouble() {
         push(&mut schedule, 1);
         schedule.wake(now, here);
         let starts = schedule.start(now, here);
-        assert!(starts.iter().any(|start| start.device == device(1)), "it goes at once");
+        assert!(starts.iter().any(|start| start.lane.device == device(1)), "it goes at once");
         for start in starts {
             let (ticket, item) = start.into_parts();
-            let ill = ticket.device == device(0);
+            let ill = ticket.lane.device == device(0);
             let verdict = if ill {
                 Verdict::Throttled(hub("hub"))
             } else {
@@ -189,6 +196,28 @@ fn one_throttled_device_is_its_own_trouble() {
     let limits: Vec<_> = schedule.hub_limits().map(|(_, limits)| limits).collect();
     assert_eq!(limits[0].pace, None);
     assert!((4..=12).contains(&limits[0].throttled), "{limits:?}");
+}
+
+#[test]
+fn some_throttled_devices_do_not_slow_the_others() {
+    let mut line = Line::new(None, 1_000_000.0, 100, 60);
+    line.ill = 5;
+    line.run(Duration::from_secs(10));
+    assert_eq!(line.sent, 95 * 60);
+    let limits: Vec<_> = line.schedule.hub_limits().map(|(_, limits)| limits).collect();
+    assert_eq!((limits[0].pace, &line.states[..]), (None, &[][..]));
+    assert!(line.hub.refused <= 5 * 8, "{}", line.hub.refused);
+}
+
+#[test]
+fn a_hub_that_refuses_all_is_asked_by_one_at_a_time_and_open_at_once_afterwards() {
+    let mut line = Line::new(None, 0.0, 200, 5);
+    line.run(Duration::from_secs(60));
+    assert_eq!(line.states, [HubState::Throttled(hub("hub"))]);
+    assert!(line.hub.refused <= 200 + 25, "{}", line.hub.refused);
+    line.hub.limit = 1_000_000.0;
+    line.run(Duration::from_secs(10));
+    assert_eq!((line.sent, line.schedule.lanes()), (1_000, 0));
 }
 
 #[test]
@@ -207,12 +236,12 @@ fn a_device_alone_at_its_hub_tells_of_a_used_up_day_too() {
 fn a_throttled_hub_leaves_another_alone() {
     let mut schedule = Schedule::new(BACKOFF, 64, None);
     let mut now = Instant::now();
-    for number in 0..100 {
+    for number in 0..100_usize {
         let at = if number.is_multiple_of(2) { "slow" } else { "free" };
         for seq in 0..5 {
             let seq = Seq(seq * 100 + number as i64);
             let pending = Pending { seq, lane: "".into(), received_ms: 0, body: None, waiter: None };
-            schedule.push(device(number), pending, || Some(hub(at)));
+            schedule.push(Lane::live(device(number)), pending, || Some(hub(at)));
         }
     }
     let place = |device: &EndDevice| {
@@ -224,7 +253,7 @@ fn a_throttled_hub_leaves_another_alone() {
         now += MS;
         for start in schedule.start(now, place) {
             let (ticket, item) = start.into_parts();
-            let at = place(&ticket.device);
+            let at = place(&ticket.lane.device);
             let (item, verdict) = if ticket.place == Place::Hub(hub("slow")) {
                 (Some(item), Verdict::Throttled(hub("slow")))
             } else {
@@ -238,7 +267,8 @@ fn a_throttled_hub_leaves_another_alone() {
     let limits: HashMap<_, _> =
         schedule.hub_limits().map(|(hub, limits)| (hub.host.to_string(), limits)).collect();
     assert_eq!((limits["free"].pace, limits["free"].throttled), (None, 0));
-    assert!(limits["slow"].pace.is_some());
+    // Those that were under way; then all are held for a moment.
+    assert_eq!(limits["slow"].throttled, 50);
 }
 
 #[test]
@@ -248,7 +278,7 @@ fn who_did_not_know_its_hub_waits_for_its_turn_there_before_anything_is_sent() {
     for number in 0..30 {
         let seq = Seq(number as i64);
         let pending = Pending { seq, lane: "".into(), received_ms: 0, body: None, waiter: None };
-        schedule.push(device(number), pending, || None);
+        schedule.push(Lane::live(device(number)), pending, || None);
     }
     let starts = schedule.start(now, |_| None);
     assert_eq!(starts.len(), 30, "all may ask where they live");
@@ -259,4 +289,33 @@ fn who_did_not_know_its_hub_waits_for_its_turn_there_before_anything_is_sent() {
     let here = |_: &EndDevice| Some(hub("hub"));
     assert_eq!(schedule.start(now, here).len(), 10);
     assert_eq!(schedule.start(now + MS * 1001, here).len(), 10);
+}
+
+#[test]
+fn devices_whose_hub_is_never_known_beforehand_probe_a_hub_that_is_down() {
+    let mut schedule = Schedule::new(BACKOFF, 100, None);
+    let mut now = Instant::now();
+    for number in 0..5 {
+        let seq = Seq(number as i64);
+        let pending = Pending { seq, lane: "".into(), received_ms: 0, body: None, waiter: None };
+        schedule.push(device(number), pending, || None);
+    }
+    let (mut asked, mut sent) = (0, 0);
+    for _ in 0..20_000 {
+        now += MS;
+        schedule.wake(now, |_| None);
+        for start in schedule.start(now, |_| None) {
+            let (ticket, item) = start.into_parts();
+            let verdict = if ticket.place == Place::Hub(hub("hub")) {
+                sent += 1;
+                Verdict::RetryHub(hub("hub"))
+            } else {
+                asked += 1;
+                Verdict::Resolved(hub("hub"))
+            };
+            schedule.finished(ticket, Some(item), verdict, now, || None);
+        }
+    }
+    assert_eq!(asked, 5, "each asks once");
+    assert!((8..=20).contains(&sent), "{sent} probes in 20 s");
 }

@@ -66,6 +66,8 @@ fn config(world: &World, hub: &TestHub) -> Config {
     config.azure.ca_file = Some(ca_file);
     config.downlink.routes = vec![DownlinkRoute::C2d];
     config.twin.reported = false;
+    // What is under way for silent devices has no answer to wait for at the end.
+    config.shutdown.grace = Duration::from_secs(1);
     // Room for all ill devices at once and some healthy ones, no more.
     config.uplink.max_in_flight = KINDS.len() * ILL + 16;
     config

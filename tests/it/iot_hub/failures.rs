@@ -269,7 +269,7 @@ async fn refused_tokens_are_told_by_their_status() {
         (401, "reresolve unauthorized"),
         (403, "reresolve unauthorized"),
         (404, "reresolve device_unknown"),
-        (429, "throttled device"),
+        (429, "connects_throttled device"),
         (500, "token device"),
     ] {
         test_hub.on_put(move |_| (status, "no"));

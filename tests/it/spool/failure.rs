@@ -4,7 +4,7 @@ use std::fs;
 
 use bytes::Bytes;
 use tti_connector::model::Clock;
-use tti_connector::spool::{Appended, Spool, SpoolError, State};
+use tti_connector::spool::{Appended, Spool, SpoolError, State, damaged_files};
 
 use super::{Place, keyed, record, seqs, stored, take, until, within};
 
@@ -53,10 +53,12 @@ async fn without_space_appends_are_refused_until_there_is_some_again() {
 }
 
 #[tokio::test]
-async fn after_any_other_write_error_nothing_is_accepted_until_a_restart() {
+async fn after_any_other_write_error_nothing_is_accepted_until_the_files_were_opened_anew() {
     let place = Place::new();
-    let (spool, _claim) = place.open();
+    let (spool, mut claim) = place.open();
     let before = stored(&spool, record("a", "before")).await;
+    let finished = stored(&spool, record("a", "finished")).await;
+    take(&mut claim, 2).await;
     let sqlite = place.sqlite();
     sqlite
         .execute_batch("CREATE TRIGGER broken BEFORE INSERT ON idx BEGIN SELECT RAISE(ABORT, 'broken'); END")
@@ -64,13 +66,19 @@ async fn after_any_other_write_error_nothing_is_accepted_until_a_restart() {
     assert!(is_io(&spool.append(record("a", "x")).await));
     assert!(!spool.stats().healthy);
     sqlite.execute_batch("DROP TRIGGER broken").unwrap();
+    drop(sqlite);
     assert!(is_io(&spool.append(record("a", "x")).await), "not even when it would succeed");
     assert!(is_io(&spool.flush().await));
-    assert_eq!(spool.stats().pending, 1);
-    spool.close().await;
-    let (spool, mut claim) = place.open();
-    assert!(spool.stats().healthy);
+    let why = spool.trouble().expect("it says why");
+    assert!(why.contains(&place.config.directory.display().to_string()), "{why}");
+    spool.done(finished);
+    within(spool.healthy().wait_for(|healthy| *healthy)).await.unwrap();
+    assert_eq!(spool.trouble(), None);
+    assert_eq!((spool.stats().pending, spool.state_of(finished).await), (1, State::Gone));
     let after = stored(&spool, record("a", "after")).await;
+    assert_eq!(seqs(&take(&mut claim, 1).await), [after], "and nothing comes twice");
+    spool.close().await;
+    let (_spool, mut claim) = place.open();
     assert_eq!(seqs(&take(&mut claim, 2).await), [before, after]);
 }
 
@@ -112,22 +120,20 @@ async fn a_failed_commit_acknowledges_and_hands_out_nothing_of_its_batch() {
     stored(&spool, keyed(poison, "again")).await;
 }
 
-async fn is_set_aside(place: &Place, damaged: &[u8]) {
+/// The damaged file lies beside, byte by byte, and `saved` records were saved out of it.
+async fn is_set_aside(place: &Place, damaged: &[u8], saved: u64) {
     let (spool, _claim) = place.open();
     assert!(spool.stats().set_aside);
-    assert_eq!(spool.stats().pending, 0);
+    assert_eq!((spool.stats().pending, spool.stats().damaged_files), (saved, 1));
     stored(&spool, record("a", "x")).await;
-    let aside: Vec<_> = fs::read_dir(&place.config.directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.to_string_lossy().ends_with(&format!(".damaged-{}", super::NOW_MS)))
-        .collect();
+    let aside = damaged_files(&place.config.directory);
     assert_eq!(aside.len(), 1);
+    assert!(aside[0].to_string_lossy().ends_with(&format!(".damaged-{}", super::NOW_MS)));
     assert_eq!(fs::read(&aside[0]).unwrap(), damaged);
     spool.close().await;
     let (spool, _claim) = place.open();
     assert!(!spool.stats().set_aside, "only the start that found it says so");
-    assert_eq!(spool.stats().pending, 1);
+    assert_eq!(spool.stats().pending, saved + 1);
 }
 
 #[tokio::test]
@@ -136,11 +142,11 @@ async fn a_file_that_is_no_database_is_moved_aside_with_its_name_and_time() {
     fs::create_dir(&place.config.directory).unwrap();
     let rubbish = vec![b'x'; 10_000];
     fs::write(place.config.directory.join("spool.db"), &rubbish).unwrap();
-    is_set_aside(&place, &rubbish).await;
+    is_set_aside(&place, &rubbish, 0).await;
 }
 
 #[tokio::test]
-async fn a_damaged_database_is_moved_aside() {
+async fn a_database_without_its_first_page_is_moved_aside_and_its_messages_saved() {
     let place = Place::new();
     let (spool, _claim) = place.open();
     stored(&spool, record("a", "x")).await;
@@ -149,7 +155,7 @@ async fn a_damaged_database_is_moved_aside() {
     let mut damaged = fs::read(&file).unwrap();
     damaged[100..4096].fill(0xff);
     fs::write(&file, &damaged).unwrap();
-    is_set_aside(&place, &damaged).await;
+    is_set_aside(&place, &damaged, 1).await;
 }
 
 #[tokio::test]
@@ -165,7 +171,7 @@ async fn a_database_of_another_version_or_program_is_refused_and_left_alone() {
             other => panic!("{:?}", other.map(|_| ())),
         }
     }
-    place.sqlite().execute("UPDATE meta SET v = 1 WHERE k = 'schema'", []).unwrap();
+    place.sqlite().execute("UPDATE meta SET v = 2 WHERE k = 'schema'", []).unwrap();
     let (spool, mut claim) = place.open();
     assert_eq!(seqs(&take(&mut claim, 1).await), [seq]);
     spool.close().await;

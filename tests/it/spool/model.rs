@@ -1,6 +1,7 @@
 //! The spool against a plain model of it, over random operations and restarts.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -12,10 +13,15 @@ use super::{Place, seqs, take};
 const WINDOW_MS: i64 = 1000;
 const MAX_MESSAGES: usize = 6;
 const MAX_PARKED: usize = 3;
+/// The device whose record is being written when the power is cut.
+const LAST: u8 = 3;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Append { device: u8, key: Option<u8> },
+    Append {
+        device: u8,
+        key: Option<u8>,
+    },
     Take,
     Done(usize),
     Park(usize),
@@ -24,6 +30,11 @@ enum Step {
     Discard(usize),
     Wait(i64),
     Reopen,
+    /// While one more record is written: of what that wrote, so many of a hundred sectors are on disk.
+    PowerCut {
+        kept: u8,
+        seed: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -37,6 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Discard),
         1 => (1..WINDOW_MS).prop_map(Step::Wait),
         1 => Just(Step::Reopen),
+        1 => (prop_oneof![Just(0), Just(100), 1..100u8], any::<u64>())
+            .prop_map(|(kept, seed)| Step::PowerCut { kept, seed }),
     ]
 }
 
@@ -181,6 +194,24 @@ async fn follow(steps: Vec<Step>) {
                 (spool, claim) = place.open();
                 model.to_give = model.pending.keys().copied().collect();
             }
+            Step::PowerCut { kept, seed } => {
+                model.bodies += 1;
+                let body = format!("body {}", model.bodies);
+                let stored = model.append(LAST, None, &body);
+                cut_power(&mut place, &spool, &body, kept, seed).await;
+                spool.close().await;
+                (spool, claim) = place.open();
+                assert!(!spool.stats().set_aside, "a power cut is no damage");
+                if let Ok(Appended::Stored(seq)) = stored
+                    && spool.body(seq).await.unwrap().is_none()
+                {
+                    // Nobody was told of it, so it may be gone; all of it, and its number, too.
+                    assert!(kept < 100);
+                    model.pending.remove(&seq);
+                    model.next -= 1;
+                }
+                model.to_give = model.pending.keys().copied().collect();
+            }
         }
         agree(&spool, &model).await;
     }
@@ -190,6 +221,33 @@ async fn follow(steps: Vec<Step>) {
     model.to_give = model.pending.keys().copied().collect();
     give(&mut claim, &mut model).await;
     agree(&spool, &model).await;
+}
+
+/// Appends one record, and goes on in a folder as a power cut in the middle of that may leave it.
+async fn cut_power(place: &mut Place, spool: &Spool, body: &str, kept: u8, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    spool.flush().await.unwrap();
+    let read = |place: &Place, file: &str| fs::read(place.config.directory.join(file)).unwrap();
+    let (database, before) = (read(place, "spool.db"), read(place, "spool.db-wal"));
+    let record = NewRecord {
+        group: format!("app {}", group(LAST)).into(),
+        ..super::record(&LAST.to_string(), body.to_owned())
+    };
+    _ = spool.append(record).await;
+    let mut log = read(place, "spool.db-wal");
+    // A log that was begun again meanwhile is no longer the one the append went to.
+    if log.starts_with(&before) && read(place, "spool.db") == database {
+        for sector in log[before.len()..].chunks_mut(512) {
+            if random.u8(..100) >= kept {
+                sector.fill(0);
+            }
+        }
+    }
+    let database = read(place, "spool.db");
+    place.config.directory = place.config.directory.with_file_name(format!("cut-{}", random.u64(..)));
+    fs::create_dir(&place.config.directory).unwrap();
+    fs::write(place.config.directory.join("spool.db"), database).unwrap();
+    fs::write(place.config.directory.join("spool.db-wal"), log).unwrap();
 }
 
 async fn give(claim: &mut Claim, model: &mut Model) {

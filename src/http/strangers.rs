@@ -1,0 +1,87 @@
+//! Connections that have not shown yet that they have business here, the oldest first. Knows no sockets.
+//!
+//! When all places are taken these give way to newcomers: whoever opens connections and says nothing, or nothing that
+//! is answered with success, keeps nobody out.
+
+use std::collections::VecDeque;
+
+use tokio::task::AbortHandle;
+
+use super::connection::Progress;
+
+/// Connections in the order they came; those that became welcome, or ended, drop out by and by.
+#[derive(Debug, Default)]
+pub(super) struct Strangers(VecDeque<Stranger>);
+
+#[derive(Debug)]
+struct Stranger {
+    progress: Progress,
+    task: AbortHandle,
+}
+
+impl Strangers {
+    /// A connection has come; `places` is how many there can be at once.
+    pub(super) fn add(&mut self, progress: Progress, task: AbortHandle, places: usize) {
+        if self.0.len() >= places.saturating_mul(2) {
+            self.0.retain(Stranger::is_one);
+        }
+        self.0.push_back(Stranger { progress, task });
+    }
+
+    /// Ends the oldest that waits for nothing of ours. False if there is none.
+    pub(super) fn evict(&mut self) -> bool {
+        self.0.retain(Stranger::is_one);
+        let Some(at) = self.0.iter().position(|stranger| !stranger.progress.is_busy()) else { return false };
+        if let Some(stranger) = self.0.remove(at) {
+            stranger.task.abort();
+        }
+        true
+    }
+}
+
+impl Stranger {
+    fn is_one(&self) -> bool {
+        !self.progress.is_welcome() && !self.task.is_finished()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_gives_way_but_neither_the_welcome_nor_the_busy() {
+        let mut strangers = Strangers::default();
+        let mut tasks = Vec::new();
+        for number in 0..4 {
+            let (progress, task) = (Progress::default(), tokio::spawn(pending::<()>()));
+            match number {
+                0 => progress.welcome(),
+                1 => progress.busy(),
+                _ => {}
+            }
+            strangers.add(progress, task.abort_handle(), 4);
+            tasks.push(task);
+        }
+        assert!(strangers.evict());
+        assert!((&mut tasks[2]).await.unwrap_err().is_cancelled());
+        assert!(strangers.evict());
+        assert!((&mut tasks[3]).await.unwrap_err().is_cancelled());
+        assert!(!strangers.evict());
+        assert!(!tasks[0].is_finished() && !tasks[1].is_finished());
+    }
+
+    #[tokio::test]
+    async fn no_more_are_remembered_than_can_be() {
+        let mut strangers = Strangers::default();
+        for _ in 0..100 {
+            let task = tokio::spawn(async {});
+            let handle = task.abort_handle();
+            task.await.unwrap();
+            strangers.add(Progress::default(), handle, 4);
+            assert!(strangers.0.len() <= 8);
+        }
+    }
+}
