@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::AppError;
+use super::backfill::Backfills;
 use super::parts::{Missing, Part};
 use super::way_back::{Desk, Ledger, Network, Outbox, Residents, Roster, State, WayBack};
 use crate::config::{CompleteOn, Config};
@@ -86,21 +87,8 @@ impl WayBackParts {
     ) -> Result<Self, AppError> {
         let Neighbours { spool, directory, hubs, events, metrics, clock } = neighbours;
         let rules = Arc::new(Rules::new(&config.downlink)?);
-        let things_stack = &config.things_stack;
-        let keys = Keys::new(KeyOptions {
-            base_url: things_stack.base_url.clone(),
-            allowed_hosts: things_stack.allowed_hosts.clone(),
-            configured: configured(config),
-        })?;
-        let client = Client::new(
-            http,
-            ClientOptions {
-                base_url: things_stack.base_url.clone(),
-                request_timeout: things_stack.request_timeout,
-                max_in_flight: things_stack.max_in_flight,
-            },
-        )?;
-        let network = Network { client, keys: keys.clone() };
+        let network = network(config, http)?;
+        let keys = network.keys.clone();
         let (store, outbox) = (State(spool.state()), Outbox(spool.clone()));
         let expiry = config.downlink.expiry;
         let ledger = Ledger::load(store.clone(), outbox, expiry, clock.clone())
@@ -137,9 +125,14 @@ impl WayBackParts {
     }
 
     /// What the webhook hands its messages to.
-    pub(super) fn desk(&self) -> Desk {
+    pub(super) fn desk(&self, backfill: Backfills) -> Desk {
         let (ledger, keys, roster) = (self.ledger.clone(), self.keys.clone(), self.roster.clone());
-        Desk { spool: self.neighbours.0.clone(), ledger, keys, roster }
+        Desk { spool: self.neighbours.0.clone(), ledger, keys, roster, backfill }
+    }
+
+    /// The Things Stack, with the key of each application.
+    pub(super) fn network(&self) -> Network {
+        self.network.clone()
     }
 
     /// Who the pump asks for devices.
@@ -190,6 +183,25 @@ impl WayBackParts {
         tokio::task::spawn_blocking(move || roster.start());
         WayBackTasks { dispatcher, beside }
     }
+}
+
+/// The Things Stack's API with the configured keys. `http` is for it.
+pub(super) fn network(config: &Config, http: reqwest::Client) -> Result<Network, AppError> {
+    let things_stack = &config.things_stack;
+    let keys = Keys::new(KeyOptions {
+        base_url: things_stack.base_url.clone(),
+        allowed_hosts: things_stack.allowed_hosts.clone(),
+        configured: configured(config),
+    })?;
+    let client = Client::new(
+        http,
+        ClientOptions {
+            base_url: things_stack.base_url.clone(),
+            request_timeout: things_stack.request_timeout,
+            max_in_flight: things_stack.max_in_flight,
+        },
+    )?;
+    Ok(Network { client, keys })
 }
 
 fn configured(config: &Config) -> BTreeMap<String, Access> {

@@ -17,7 +17,7 @@ use crate::devices::{Directory, Store, StoreError};
 use crate::iot_hub::{IotHub, SendError};
 use crate::metrics::{Metrics, Snapshot};
 use crate::model::{Clock, Outcome, ParkReason};
-use crate::spool::{Appended, DedupKey, NewRecord, Seq, Spool, SpoolError, State, StateStore};
+use crate::spool::{Appended, DedupKey, NewRecord, Remember, Seq, Spool, SpoolError, State, StateStore};
 use crate::uplink::HubLimits;
 use crate::uplink::ports::{Hubs, Observer, Records};
 use crate::webhook::{self, Intake, NewMessage, Stored};
@@ -59,6 +59,10 @@ impl Observer for Metrics {
         self.ignored("no_telemetry");
     }
 
+    fn backfilled(&self) {
+        self.backfill_sent();
+    }
+
     fn limited(&self, hub: &HubAddress, limits: HubLimits) {
         self.hub_limits(&hub.host, limits.pace, limits.quota_used_up, limits.throttled);
     }
@@ -66,30 +70,43 @@ impl Observer for Metrics {
 
 impl Intake for Spool {
     async fn store(&self, message: NewMessage) -> Result<Stored, webhook::StoreError> {
-        let NewMessage { device, dedup, body, waiter, about_downlinks: _ } = message;
-        let record = NewRecord {
-            lane: device.key().into(),
-            group: device.application_id().into(),
-            dedup: dedup.map(DedupKey),
-            body,
-            waiter,
-        };
-        match self.append(record).await {
-            Ok(Appended::Stored(_)) => Ok(Stored::New),
-            Ok(Appended::Duplicate(seq)) => Ok(Stored::Duplicate(match self.state_of(seq).await {
-                State::Parked { reason, detail } => Some(Outcome::Parked { reason, detail }),
-                State::Pending | State::Gone => None,
-            })),
-            Err(error) => Err(match error {
-                SpoolError::Full(_) => webhook::StoreError::Full,
-                SpoolError::ParkedFull(application) => webhook::StoreError::ParkedFull { application },
-                SpoolError::Io(_)
-                | SpoolError::Damaged(_)
-                | SpoolError::Closed
-                | SpoolError::InUse(_)
-                | SpoolError::Incompatible(_) => webhook::StoreError::Unavailable,
-            }),
-        }
+        store(self, message, None).await
+    }
+}
+
+/// Keeps a message of the webhook; one that is to be remembered is not kept if it is.
+pub(super) async fn store(
+    spool: &Spool,
+    message: NewMessage,
+    remember: Option<Remember>,
+) -> Result<Stored, webhook::StoreError> {
+    let NewMessage { device, dedup, body, waiter, frame: _, about_downlinks: _ } = message;
+    let record = NewRecord {
+        lane: device.key().into(),
+        group: device.application_id().into(),
+        dedup: dedup.map(DedupKey),
+        body,
+        waiter,
+    };
+    let appended = match remember {
+        Some(remember) => spool.append_once(record, remember).await,
+        None => spool.append(record).await,
+    };
+    match appended {
+        Ok(Appended::Stored(_)) => Ok(Stored::New),
+        Ok(Appended::Duplicate(seq)) => Ok(Stored::Duplicate(match spool.state_of(seq).await {
+            State::Parked { reason, detail } => Some(Outcome::Parked { reason, detail }),
+            State::Pending | State::Gone => None,
+        })),
+        Err(error) => Err(match error {
+            SpoolError::Full(_) => webhook::StoreError::Full,
+            SpoolError::ParkedFull(application) => webhook::StoreError::ParkedFull { application },
+            SpoolError::Io(_)
+            | SpoolError::Damaged(_)
+            | SpoolError::Closed
+            | SpoolError::InUse(_)
+            | SpoolError::Incompatible(_) => webhook::StoreError::Unavailable,
+        }),
     }
 }
 

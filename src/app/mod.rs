@@ -1,5 +1,6 @@
 //! The composition root: builds bottom-up, spawns, drains; alone sees siblings together.
 
+mod backfill;
 mod downlinks;
 mod error;
 mod first_contact;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use backfill::{OrderFailed, order_without_instance};
 use downlinks::{Neighbours, WayBackParts, WayBackTasks, c2d_credit};
 pub use error::AppError;
 use first_contact::{Answered, FirstContact};
@@ -30,6 +32,7 @@ use crate::model::{Backoff, Clock};
 use crate::net::proxy::Proxy;
 use crate::net::tls::client_config;
 use crate::net::{Schemes, http_client};
+use crate::spool::control::Clerk;
 use crate::spool::{Spool, control};
 use crate::uplink::{Pump, PumpOptions};
 use crate::{admin, webhook};
@@ -58,6 +61,7 @@ struct Tasks {
     first_contact: Part,
     relocation: Part,
     way_back: WayBackTasks,
+    backfill: Part,
     pump: Part,
     admin: Part,
 }
@@ -128,6 +132,9 @@ impl Connector {
             },
         )
         .await?;
+        let sender = backfill::Sender::Pump;
+        let backfills =
+            backfill::load(&config, way_back.network(), (&spool, sender), &metrics, clock.clone()).await?;
         let (answered, missing) = (Answered::default(), Missing::default());
         let vitals = Vitals {
             answered: answered.clone(),
@@ -157,7 +164,8 @@ impl Connector {
             },
         );
         let grace = config.shutdown.grace;
-        let desk = way_back.desk();
+        let desk = way_back.desk(backfills.clone());
+        let clerk = Arc::new(backfill::Desk(backfills.clone()));
         let relocation = {
             let (hubs, roster, after) =
                 (hubs.clone(), way_back.residents().roster, config.azure.relocate_after);
@@ -172,7 +180,9 @@ impl Connector {
             way_back: way_back.run(parts, grace.saturating_sub(CLOSING) / 2),
             pump: parts.spawn("pump", |stop| pump.run(claim, stop, grace.saturating_sub(CLOSING))),
             first_contact: parts.spawn_finite("first contact", |stop| first_contact.run(answered, stop)),
-            control: parts.spawn_finite("control socket", |stop| serve_control(spool.clone(), stop)),
+            control: parts.spawn_finite("control socket", |stop| serve_control(spool.clone(), clerk, stop)),
+            // Where it is on for no application it has nothing to do.
+            backfill: parts.spawn_finite("backfill", |stop| backfills.run(stop)),
             admin: parts
                 .spawn("admin", |stop| admin::serve(admin_listener, Arc::new(vitals), metrics.clone(), stop)),
             webhook: parts.spawn("webhook", |stop| {
@@ -213,10 +223,13 @@ impl Connector {
         // was told nothing yet, and posts again.
         let uploads = began + self.grace / WEBHOOK_SHARE;
         let sends = began + self.grace.saturating_sub(CLOSING) + Duration::from_millis(500);
-        let Tasks { webhook, control, first_contact, relocation, way_back, pump, admin } = self.tasks;
+        let Tasks { webhook, control, first_contact, relocation, way_back, backfill, pump, admin } =
+            self.tasks;
         webhook.end(uploads).await;
         first_contact.end(deadline).await;
         relocation.end(deadline).await;
+        // Behind the webhook, so that it writes down what came last.
+        backfill.end(deadline).await;
         // Both at once: a Things Stack that does not answer must not use up the time of what is on its way to the hubs.
         tokio::join!(way_back.dispatcher.end(sends.min(deadline)), pump.end(sends.min(deadline)),);
         if timeout_at(deadline, self.hubs.close()).await.is_err() {
@@ -265,9 +278,9 @@ fn hub_options(
 }
 
 /// Operators' commands while we hold the spool. Without the socket all else works.
-async fn serve_control(spool: Spool, stop: CancellationToken) {
-    if let Err(error) = control::serve(spool, stop).await {
-        warn!(%error, "No control socket: `spool` commands can't reach this instance.");
+async fn serve_control(spool: Spool, clerk: Arc<dyn Clerk>, stop: CancellationToken) {
+    if let Err(error) = control::serve_with(spool, Some(clerk), stop).await {
+        warn!(%error, "No control socket: `spool` and `backfill` commands can't reach this instance.");
     }
 }
 

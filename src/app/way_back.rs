@@ -7,6 +7,8 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use tracing::warn;
 
+use super::backfill::{self, Backfills};
+use super::joints;
 use crate::azure::HubDevice;
 use crate::devices::{Directory, ResolveError};
 use crate::downlink::ports::{self, Unstored};
@@ -35,7 +37,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    fn access(&self, device: &EndDevice) -> Result<Arc<Access>, ApiError> {
+    pub(super) fn access(&self, device: &EndDevice) -> Result<Arc<Access>, ApiError> {
         self.keys.access(device).ok_or_else(|| ApiError::NotNow {
             detail: format!(
                 "no API key is known for application {}; set things_stack.applications.{}.api_key",
@@ -244,12 +246,19 @@ pub(super) struct Desk {
     pub(super) ledger: Ledger,
     pub(super) keys: Keys,
     pub(super) roster: Roster,
+    pub(super) backfill: Backfills,
 }
 
 impl Intake for Desk {
     async fn store(&self, message: NewMessage) -> Result<Stored, StoreError> {
         let event = message.about_downlinks.then(|| (message.device.clone(), message.body.clone()));
-        let stored = self.spool.store(message).await?;
+        let frame = message.frame.as_ref();
+        let remembered = frame.and_then(|frame| self.backfill.remembered(&message.device, frame));
+        let counted = remembered.as_ref().and(frame).map(|frame| (message.device.clone(), frame.clone()));
+        let stored = joints::store(&self.spool, message, remembered.map(backfill::remember)).await?;
+        if let (Stored::New, Some((device, frame))) = (&stored, counted) {
+            self.backfill.received(&device, &frame);
+        }
         if let Some((device, body)) = event
             && let Ok(Some(event)) = DownlinkEvent::parse(&body)
             && let Err(error) = self.ledger.witness(&device, &event).await

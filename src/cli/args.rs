@@ -66,6 +66,12 @@ pub enum Command {
     /// Parked messages stay parked: this is for another connector, or to look at them elsewhere. To have this one send them
     /// again, `spool requeue`.
     Replay(ReplayArgs),
+    /// Fetch uplinks that the webhook missed from the Storage Integration of The Things Stack, and send them
+    ///
+    /// Each is sent once: those that were received, or fetched before, are left out. A running connector does it
+    /// itself and sends them at once; without one they wait in the spool for the next start. The application needs
+    /// backfill = true. Ctrl-C ends it; what was fetched until then is sent.
+    Backfill(BackfillArgs),
     /// List, show, requeue or discard messages that were set aside
     ///
     /// A message is parked when the hub will never take it as it is: the device is disabled, the message is too
@@ -197,6 +203,59 @@ pub struct ReplayArgs {
     /// Requests under way at once; 1 keeps the order of the files
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
+}
+
+/// `backfill`
+#[derive(Args, Clone, Debug)]
+pub struct BackfillArgs {
+    /// Application of The Things Stack
+    #[arg(long, value_name = "ID")]
+    pub application: String,
+    /// Since when: a time such as 2026-11-20T08:00:00Z, or how long ago, such as 6h
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Moment,
+    /// Until when, as --since [default: until `backfill.delay` ago, as the webhook may still bring what is newer]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<Moment>,
+    /// Only this device
+    #[arg(long, value_name = "ID")]
+    pub device: Option<String>,
+    /// Only list what would be sent
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also send what may have been sent before backfill was switched on, or longer ago than `backfill.window`
+    #[arg(long)]
+    pub may_double: bool,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// A time, as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Milliseconds since 1970 UTC.
+    At(i64),
+    /// So long before now.
+    Ago(Duration),
+}
+
+impl Moment {
+    /// Milliseconds since 1970 UTC.
+    pub fn ms(self, now_ms: i64) -> i64 {
+        match self {
+            Self::At(ms) => ms,
+            Self::Ago(ago) => now_ms.saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+fn moment(text: &str) -> Result<Moment, &'static str> {
+    let at = text.parse::<jiff::Timestamp>().ok().map(|at| Moment::At(at.as_millisecond()));
+    let moment = at.or_else(|| parse_duration(text).map(Moment::Ago));
+    moment.ok_or(
+        "must be a time with a zone such as 2026-11-20T08:00:00Z, or how long ago, such as 90m, 6h or 2d",
+    )
 }
 
 /// `spool`

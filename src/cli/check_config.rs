@@ -32,6 +32,7 @@ pub fn summary(config: &Config, sources: &Sources) -> String {
     tier::put(config, &mut lines);
     routes(config, &mut lines);
     downlinks::put(config, &mut lines);
+    backfill(config, &mut lines);
     lines.put("ids there", &format!("devices.hub_id = \"{}\"", config.devices.hub_id));
     lines.put("admin", &format!("http://{}", config.admin.listen));
     lines.put("stops in", &format!("{} at most", format_duration(config.shutdown.grace)));
@@ -80,6 +81,28 @@ fn routes(config: &Config, lines: &mut Lines) {
     }
     let others = if applications.is_empty() { "every application" } else { "every other application" };
     lines.put(label, &format!("{others} -> {}", described(config.azure.route_for_others())));
+}
+
+fn backfill(config: &Config, lines: &mut Lines) {
+    let on = || config.things_stack.applications.iter().filter(|(_, application)| application.backfill);
+    let settings = &config.backfill;
+    let mut label = "backfill";
+    for (id, _) in on().take(MAX_LISTED) {
+        lines.put(
+            label,
+            &format!(
+                "{id}: what its webhook missed in the last {}, {} a second; its api_key needs RIGHT_APPLICATION_TRAFFIC_READ",
+                format_duration(settings.window),
+                settings.rate
+            ),
+        );
+        label = "";
+    }
+    if let Some(more) = on().count().checked_sub(MAX_LISTED).filter(|more| *more > 0) {
+        lines.put("", &format!("and {more} more applications"));
+    }
+    let others = if label.is_empty() { "off for every other application" } else { "off" };
+    lines.put(label, others);
 }
 
 fn described(route: Option<Route<'_>>) -> String {

@@ -1,6 +1,7 @@
 //! Arguments, exit codes, one command each. Knows nothing of how parts are built.
 
 pub mod args;
+pub mod backfill;
 mod check_config;
 #[cfg(feature = "emulator")]
 mod demo;
@@ -28,9 +29,11 @@ pub use logging::init as init_logging;
 pub use signals::stop_token;
 
 use crate::app::{self, AppError};
+use crate::backfill::Order;
 use crate::config::Config;
 #[cfg(feature = "emulator")]
 use crate::config::Log;
+use crate::model::Clock;
 use args::{Cli, Command, ConfigArgs, HealthArgs};
 
 /// Reads the arguments, runs the command, and answers with the process's exit code.
@@ -56,6 +59,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Demo(args) => demo(args),
         Command::Emulate(args) => emulate(args),
         Command::Replay(args) => block_on(replay(args)),
+        Command::Backfill(args) => block_on(backfill(args)),
         Command::Spool(args) => block_on(parked::run(args.command)),
         Command::Health(args) => block_on(async { health(args).await }),
     }
@@ -132,6 +136,22 @@ async fn replay(args: args::ReplayArgs) -> Result<(), CliError> {
         0 => Ok(()),
         refused => Err(CliError::failed(Exit::Failure, format!("{refused} messages were refused"))),
     }
+}
+
+/// `backfill`
+async fn backfill(args: args::BackfillArgs) -> Result<(), CliError> {
+    let (config, _) = Config::load_for_process(args.config.config.as_deref())?;
+    let now_ms = Clock::system().now_ms();
+    let order = Order {
+        application: args.application,
+        device: args.device,
+        since_ms: args.since.ms(now_ms),
+        until_ms: args.until.map(|until| until.ms(now_ms)),
+        dry_run: args.dry_run,
+        may_double: args.may_double,
+    };
+    let done = backfill::run(&config, &order, &mut std::io::stdout()).await;
+    done.map_err(|error| CliError::failed(Exit::Failure, error))
 }
 
 fn stopper() -> Result<CancellationToken, CliError> {

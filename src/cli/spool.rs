@@ -7,7 +7,7 @@ use std::io::Write;
 use serde_json::json;
 
 use crate::config;
-use crate::model::{Clock, EndDevice};
+use crate::model::{Clock, Lane};
 use crate::spool::{Operator, OperatorError, ParkedFilter, ParkedRecord, Selection, Seq};
 
 /// Records asked for at once.
@@ -195,8 +195,8 @@ fn object(record: &ParkedRecord) -> serde_json::Value {
 
 /// The device's id: its application stands beside it.
 fn device(record: &ParkedRecord) -> String {
-    EndDevice::from_key(&record.lane)
-        .map_or_else(|| record.lane.to_string(), |device| device.device_id().to_owned())
+    Lane::from_key(&record.lane)
+        .map_or_else(|| record.lane.to_string(), |lane| lane.device.device_id().to_owned())
 }
 
 /// A detail may quote what a hub answered: it must not steer the terminal.

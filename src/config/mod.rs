@@ -18,6 +18,7 @@ mod schema;
 mod schema_downlink;
 mod secrets;
 mod sections;
+mod sections_backfill;
 mod sections_downlink;
 mod suggest;
 mod table;
@@ -31,6 +32,7 @@ pub use sections::{
     Admin, Application, Azure, Config, Devices, Dps, IotHub, Log, LogFormat, Shutdown, Spool,
     TelemetryFormat, TelemetrySection, ThingsStack, ThingsStackApplication, Transport, Uplink, Webhook,
 };
+pub use sections_backfill::Backfill;
 pub use sections_downlink::{Command, CompleteOn, Downlink, DownlinkApplication, DownlinkRoute, Twin};
 pub use table::Key;
 pub use units::{format_duration, format_size, parse_duration, parse_size};

@@ -24,6 +24,7 @@ pub(super) fn broken(
     rules.routes(&config.azure);
     rules.names_for_dps(config);
     rules.downlinks(config);
+    rules.backfill(config);
     rules.problems
 }
 
@@ -187,6 +188,21 @@ impl Rules<'_> {
                     "set it to the cluster's address, such as \"https://eu1.cloud.thethings.network\"",
                 );
                 return;
+            }
+        }
+    }
+
+    /// A key that a webhook brings is known too late, and has the right to write downlinks alone as a rule.
+    fn backfill(&mut self, config: &Config) {
+        let on = config.things_stack.applications.iter().filter(|(_, application)| application.backfill);
+        for (id, _) in on {
+            let key = format!("things_stack.applications.{id}.api_key");
+            if !self.has(&key) && !self.has(&format!("{key}_file")) {
+                self.report(
+                    &key,
+                    format!("missing: backfill of application \"{id}\" reads its stored uplinks with it"),
+                    "give it a key with RIGHT_APPLICATION_TRAFFIC_READ, or switch backfill off",
+                );
             }
         }
     }

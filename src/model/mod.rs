@@ -7,6 +7,7 @@ mod clock;
 mod end_device;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;
+mod lane;
 mod outcome;
 mod pace;
 mod secret;
@@ -15,6 +16,7 @@ mod spelling;
 pub use backoff::Backoff;
 pub use clock::Clock;
 pub use end_device::{EndDevice, InvalidEndDevice};
+pub use lane::Lane;
 pub use outcome::{Outcome, ParkReason};
 pub use pace::Pace;
 pub use secret::Secret;

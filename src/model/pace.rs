@@ -22,8 +22,8 @@ const FIRST_CUT: f64 = 0.8;
 const CUT_PAUSE: Duration = Duration::from_secs(1);
 /// No slower by refusals alone; what is refused even so is held.
 const MIN_RATE: f64 = 1.0;
-/// The first learnt rate is no lower. The smallest hubs take a hundred a second.
-const MIN_LEARNT: f64 = 10.0;
+/// The first learnt rate is no lower: the smallest hubs take a hundred a second, and few answers may tell too little.
+const MIN_LEARNT: f64 = 80.0;
 /// Growth each second, and when the refused rate is passed by so much.
 const GROWTH: f64 = 1.02;
 const FAST_GROWTH: f64 = 1.2;

@@ -10,10 +10,11 @@ use super::books::{Books, ByGroup};
 use super::handout::Fresh;
 use super::ledger::{Ledger, Limits};
 use super::mailbox::{MoveTo, Moved, Op, Reply};
+use super::remembered;
 use super::schema::write_ledger;
 use super::seal::{self, Sealed};
 use super::trouble::damage;
-use super::types::{Appended, DedupKey, NewRecord, Seq, SpoolError};
+use super::types::{Appended, DedupKey, NewRecord, Remember, Seq, SpoolError};
 use super::upkeep;
 use crate::model::ParkReason;
 
@@ -46,6 +47,7 @@ pub(super) struct Batch<'a> {
     pub(super) fresh: Vec<Fresh>,
     pub(super) appended: u64,
     pub(super) duplicates: u64,
+    remembered: i64,
     answers: Vec<Answer>,
 }
 
@@ -100,6 +102,7 @@ impl<'a> Batch<'a> {
             fresh: Vec::new(),
             appended: 0,
             duplicates: 0,
+            remembered: 0,
             answers: Vec::new(),
         }
     }
@@ -108,10 +111,10 @@ impl<'a> Batch<'a> {
     pub(super) fn apply(&mut self, op: Op) -> rusqlite::Result<()> {
         // The answer is noted first, so that a failing operation is refused with all others.
         match op {
-            Op::Append { record, reply } => {
+            Op::Append { record, remember, reply } => {
                 let at = self.answers.len();
                 self.answers.push(Answer::Appended(reply, Err(SpoolError::Closed)));
-                let result = self.append(record)?;
+                let result = self.append(record, remember.as_deref())?;
                 if let Some(Answer::Appended(_, answer)) = self.answers.get_mut(at) {
                     *answer = result;
                 }
@@ -158,7 +161,11 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn append(&mut self, record: NewRecord) -> rusqlite::Result<Result<Appended, SpoolError>> {
+    fn append(
+        &mut self,
+        record: NewRecord,
+        remember: Option<&Remember>,
+    ) -> rusqlite::Result<Result<Appended, SpoolError>> {
         let known = match record.dedup.filter(|_| self.rules.dedup_window_ms > 0) {
             Some(key) => self.seen(key)?,
             None => None,
@@ -168,6 +175,12 @@ impl<'a> Batch<'a> {
         {
             self.duplicates += 1;
             return Ok(Ok(Appended::Duplicate(original)));
+        }
+        if let Some(Remember { known_by, .. }) = remember
+            && remembered::is_known(self.conn, known_by, self.rules.now_ms)?
+        {
+            self.duplicates += 1;
+            return Ok(Ok(Appended::Duplicate(Seq(0))));
         }
         let bytes = i64::try_from(record.body.len()).unwrap_or(i64::MAX);
         let owns_parked = self.parked_of(&record.group) > 0;
@@ -197,6 +210,10 @@ impl<'a> Batch<'a> {
                 )?
                 .execute(params![key, seq.0, self.rules.now_ms.saturating_add(self.rules.dedup_window_ms)])?;
             self.ledger.dedup += i64::from(known.is_none());
+        }
+        if let Some(remember) = remember {
+            remembered::insert(self.conn, remember, self.rules.now_ms)?;
+            self.remembered += 1;
         }
         self.ledger.add_pending(bytes);
         self.appended += 1;
@@ -296,6 +313,10 @@ impl<'a> Batch<'a> {
         let limit = i64::try_from(self.appended).unwrap_or(i64::MAX).saturating_add(DEDUP_SWEPT);
         self.ledger.dedup -=
             upkeep::sweep_dedup(self.conn, self.rules.now_ms, limit, self.ledger.dedup, self.rules.limits)?;
+        if self.remembered > 0 {
+            let limit = self.remembered.saturating_add(remembered::SWEPT);
+            remembered::sweep(self.conn, self.rules.now_ms, limit, self.rules.limits)?;
+        }
         for (group, change) in &self.by_group {
             self.conn
                 .prepare_cached(

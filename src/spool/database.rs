@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::ledger::{Ledger, Limits};
+use super::remembered;
 use super::schema;
 use super::trouble::{Trouble, trouble};
 use super::types::SpoolError;
@@ -66,6 +67,7 @@ pub(super) fn open_writer(file: &Path, limits: &Limits) -> Result<(Connection, L
         conn.pragma_update_and_check(None, name, value, |_| Ok(())).or_else(no_answer)?;
     }
     schema::settle(&conn)?;
+    conn.execute_batch(remembered::TABLE)?;
     let vacuum: i64 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
     assert_setting("auto_vacuum", &vacuum.to_string(), "2")?;
     let ledger = schema::read_ledger(&conn)?;

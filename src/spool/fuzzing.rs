@@ -24,7 +24,7 @@ pub(crate) fn line(line: &[u8]) {
                     _ = wire::Which::of(&selection).selection().expect("its own");
                 }
             }
-            Request::Show { .. } => {}
+            Request::Show { .. } | Request::Order(_) => {}
         }
     }
     match again::<Answer>(line) {
@@ -34,7 +34,14 @@ pub(crate) fn line(line: &[u8]) {
             }
         }
         Some(Answer::Shown(Some(shown))) => _ = shown.read(),
-        Some(Answer::Shown(None) | Answer::Moved(_) | Answer::Failed(_)) | None => {}
+        Some(
+            Answer::Shown(None)
+            | Answer::Moved(_)
+            | Answer::Progress(_)
+            | Answer::Done(_)
+            | Answer::Failed(_),
+        )
+        | None => {}
     }
 }
 

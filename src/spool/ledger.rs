@@ -53,6 +53,12 @@ impl Limits {
         self.messages.saturating_mul(DEDUP_PER_MESSAGE)
     }
 
+    /// Most rows in the table of remembered keys; beyond it the oldest are forgotten. A few dozen bytes each, so that
+    /// together they stay far below what the bodies may take.
+    pub(super) fn remembered_rows(&self) -> i64 {
+        self.messages.saturating_mul(DEDUP_PER_MESSAGE)
+    }
+
     /// Pages the database may have: what the budgets can need at worst (each body wastes less than one page
     /// beside itself), and `STATE_BYTES` for everything else. A backstop against a defect; the budgets refuse first.
     pub(super) fn max_pages(&self, page_bytes: i64) -> i64 {

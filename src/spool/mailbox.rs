@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::types::{Appended, NewRecord, ParkedFilter, Seq, SpoolError};
+use super::types::{Appended, NewRecord, ParkedFilter, Remember, Seq, SpoolError};
 use crate::model::ParkReason;
 
 /// Operations that wait for the writer at most: four times what The Things Stack posts at once (2,048).
@@ -25,7 +25,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 /// One thing for the writer to do.
 pub(super) enum Op {
-    Append { record: NewRecord, reply: Reply<Appended> },
+    Append { record: NewRecord, remember: Option<Box<Remember>>, reply: Reply<Appended> },
     Park { seq: Seq, reason: ParkReason, detail: String, reply: Reply<()> },
     Move { picked: Picked, to: MoveTo, reply: Reply<Moved> },
     PutState { namespace: String, key: String, value: Bytes, expires_ms: Option<i64>, reply: Reply<()> },

@@ -24,6 +24,7 @@ mod parked;
 mod queue;
 mod reader;
 mod recovery;
+mod remembered;
 mod rescue;
 mod salvage;
 mod schema;
@@ -42,6 +43,6 @@ pub use operator::{Operator, OperatorError};
 pub use queue::Spool;
 pub use state_store::StateStore;
 pub use types::{
-    Appended, DedupKey, NewRecord, ParkedFilter, ParkedRecord, Pending, Selection, Seq, SpoolError, State,
-    StateRow, Stats,
+    Appended, DedupKey, NewRecord, ParkedFilter, ParkedRecord, Pending, Remember, Selection, Seq, SpoolError,
+    State, StateRow, Stats,
 };

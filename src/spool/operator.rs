@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
@@ -153,6 +154,34 @@ impl Operator {
         }
     }
 
+    /// The spool itself when no instance runs, and the lock was free. The files are let go by [`Operator::close`].
+    pub fn files(&self) -> Option<&Spool> {
+        match &self.way {
+            Way::Files(spool) => Some(spool),
+            Way::Running(_) => None,
+        }
+    }
+
+    /// Has the running instance carry out an order; `progress` is told how far it is.
+    ///
+    /// # Errors
+    /// `Unreachable`, `Failed`.
+    pub async fn order(
+        &mut self,
+        order: Value,
+        mut progress: impl FnMut(Value),
+    ) -> Result<Value, OperatorError> {
+        let mut answer = self.ask(&Request::Order(order)).await?;
+        loop {
+            match answer {
+                Answer::Progress(told) => progress(told),
+                Answer::Done(done) => return Ok(done),
+                other => return Err(unexpected(other)),
+            }
+            answer = self.hear().await?;
+        }
+    }
+
     /// Lets go of the files, so that an instance can start.
     pub async fn close(self) {
         match self.way {
@@ -187,11 +216,25 @@ impl Operator {
         let Way::Running(stream) = &mut self.way else {
             return Err(OperatorError::Failed("there is no running instance".to_owned()));
         };
-        let exchange = async {
+        let write = async {
             let mut line = serde_json::to_vec(request)?;
             line.push(b'\n');
-            stream.write_all(&line).await?;
-            line.clear();
+            stream.write_all(&line).await
+        };
+        let written = tokio::time::timeout(PATIENCE, write)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
+        written.map_err(|error| OperatorError::Unreachable { directory: self.directory.clone(), error })?;
+        self.hear().await
+    }
+
+    /// The next line of the running instance.
+    async fn hear(&mut self) -> Result<Answer, OperatorError> {
+        let Way::Running(stream) = &mut self.way else {
+            return Err(OperatorError::Failed("there is no running instance".to_owned()));
+        };
+        let exchange = async {
+            let mut line = Vec::new();
             stream.take(MAX_ANSWER_BYTES).read_until(b'\n', &mut line).await?;
             if line.is_empty() {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof));

@@ -18,9 +18,11 @@ use super::meters::Meters;
 use super::opening::{Opened, Opening};
 use super::parked;
 use super::reader::Reader;
+use super::remembered;
 use super::state_store::StateStore;
 use super::types::{
-    Appended, NewRecord, ParkedFilter, ParkedRecord, Selection, Seq, SpoolError, State, Stats,
+    Appended, DedupKey, NewRecord, ParkedFilter, ParkedRecord, Remember, Selection, Seq, SpoolError, State,
+    Stats,
 };
 use super::writer::{Shared, Writer};
 use crate::config;
@@ -46,6 +48,7 @@ pub(super) struct Core {
     pub(super) reader: Reader,
     pub(super) clock: Clock,
     folder: PathBuf,
+    is_new: bool,
     ended: watch::Receiver<bool>,
 }
 
@@ -110,7 +113,8 @@ impl Spool {
         };
         let ended = writer.start().map_err(|error| SpoolError::Io(error.to_string()))?;
         let claim = Claim::new(Arc::clone(&shared.handout), reader.clone(), Arc::clone(&shared.mailbox));
-        let core = Core { shared, reader, clock, folder: config.directory.clone(), ended };
+        let is_new = ledger.next_seq == 1;
+        let core = Core { shared, reader, clock, folder: config.directory.clone(), is_new, ended };
         Ok((Self { core: Arc::new(core) }, claim))
     }
 
@@ -120,10 +124,49 @@ impl Spool {
     /// `Full` and `ParkedFull`: nothing was kept. `Io`: nothing was acknowledged, but after a failed sync the
     /// record may be there after the restart. `Closed`.
     pub async fn append(&self, record: NewRecord) -> Result<Appended, SpoolError> {
+        self.keep(record, None).await
+    }
+
+    /// As [`Spool::append`], but the record is also a duplicate if it is remembered, and is remembered from then on,
+    /// in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Spool::append`].
+    pub async fn append_once(&self, record: NewRecord, remember: Remember) -> Result<Appended, SpoolError> {
+        self.keep(record, Some(Box::new(remember))).await
+    }
+
+    /// For each group of keys, whether one of them is remembered. Sees every append that has resolved.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`.
+    pub async fn remembers(&self, groups: Vec<Vec<DedupKey>>) -> Result<Vec<bool>, SpoolError> {
+        let now_ms = self.core.clock.now_ms();
+        let look = move |conn: &rusqlite::Connection| {
+            groups.iter().map(|keys| remembered::is_known(conn, keys, now_ms)).collect()
+        };
+        self.core.reader.run(move |side| look(&side.conn)).await
+    }
+
+    /// What was taken in up to then (milliseconds since 1970 UTC) may be forgotten before its time: for want of room, or
+    /// as the database was damaged. `None` if nothing ever was.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`.
+    pub async fn forgot(&self) -> Result<Option<i64>, SpoolError> {
+        self.core.reader.run(|side| remembered::forgot(&side.conn)).await
+    }
+
+    /// Whether the queue was made anew at this start: nothing was ever taken in by it.
+    pub fn is_new(&self) -> bool {
+        self.core.is_new
+    }
+
+    async fn keep(&self, record: NewRecord, remember: Option<Box<Remember>>) -> Result<Appended, SpoolError> {
         if record.body.len() > MAX_BODY_BYTES {
             return Err(SpoolError::Full(format!("a body is limited to {MAX_BODY_BYTES} bytes")));
         }
-        self.core.ask(|reply| Op::Append { record, reply }).await
+        self.core.ask(|reply| Op::Append { record, remember, reply }).await
     }
 
     /// Reads a pending or parked record's body; `None` when it is gone.

@@ -12,6 +12,7 @@ use super::carve::{Body, Carved};
 use super::database::{self, PAGE_BYTES};
 use super::folder::{Folder, beside};
 use super::ledger::Ledger;
+use super::remembered;
 use super::rescue::{self, Row};
 use super::schema;
 use super::seal::{self, Sealed};
@@ -239,6 +240,9 @@ impl Salvage<'_> {
     }
 
     fn beside_the_queue(&mut self) -> rusqlite::Result<()> {
+        // What was remembered for long is not saved: with holes in it, it would be worth nothing.
+        self.draft.execute_batch(remembered::TABLE)?;
+        remembered::forget(self.draft, self.now_ms)?;
         let Some(old) = self.old else { return Ok(()) };
         rescue::dedup(old, |key, seq, expires_ms| {
             self.draft

@@ -32,12 +32,23 @@ pub struct NewRecord {
     pub waiter: Option<oneshot::Sender<Outcome>>,
 }
 
+/// By what a message is remembered longer than the window of repeated posts; see [`crate::spool::Spool::append_once`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remember {
+    /// Taken in with the record.
+    pub key: DedupKey,
+    /// The record is a duplicate if one of these is remembered.
+    pub known_by: Vec<DedupKey>,
+    /// Milliseconds since 1970 UTC until when `key` is remembered.
+    pub until_ms: i64,
+}
+
 /// A record is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
     /// New, under this number.
     Stored(Seq),
-    /// The same message came before, under this number, within the window.
+    /// The same message came before, under this number, within the window; under number 0 if it is only remembered.
     Duplicate(Seq),
 }
 

@@ -1,4 +1,4 @@
-//! Giving space back, in small steps between the writer's batches: old duplicates, expired state, unused lanes,
+//! Giving space back, in small steps between the writer's batches: old duplicates and remembered keys, expired state, unused lanes,
 //! free pages, the write-ahead log.
 
 use std::time::Duration;
@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::database::{BUSY_TIMEOUT, CHECKPOINT_PAGES};
 use super::ledger::{Ledger, Limits};
+use super::remembered;
 
 /// Rows swept in one step.
 const SWEPT: i64 = 1024;
@@ -53,7 +54,8 @@ pub(super) fn sweep(
     let due = conn
         .prepare_cached(
             "SELECT EXISTS(SELECT 1 FROM dedup WHERE expires_ms <= ?1)
-                 OR EXISTS(SELECT 1 FROM state WHERE expires_ms <= ?1)",
+                 OR EXISTS(SELECT 1 FROM state WHERE expires_ms <= ?1)
+                 OR EXISTS(SELECT 1 FROM remembered WHERE id = (SELECT min(id) FROM remembered) AND expires_ms <= ?1)",
         )?
         .query_row([now_ms], |row| row.get::<_, bool>(0))?;
     // Scans what is left, so only when at least half of the lanes can go.
@@ -69,6 +71,7 @@ pub(super) fn sweep(
          (SELECT namespace, key FROM state WHERE expires_ms <= ? LIMIT ?)",
     )?
     .execute([now_ms, SWEPT])?;
+    remembered::sweep(conn, now_ms, SWEPT, limits)?;
     if lanes_due {
         let deleted = conn.execute(
             "DELETE FROM lane WHERE id NOT IN (SELECT lane FROM idx UNION SELECT lane FROM parked)",

@@ -247,7 +247,8 @@ mod tests {
         std::fs::write(&wal, bytes).expect("written");
         let read = Log::read(&wal).expect("read");
         assert!(read.copy_sound(&wal, &copy, None).expect("copied"));
-        std::fs::write(folder.path().join("copy"), []).expect("written");
+        // An empty database would have its log thrown away.
+        std::fs::write(folder.path().join("copy"), [0; PAGE]).expect("written");
         let conn = rusqlite::Connection::open(folder.path().join("copy")).expect("opens");
         let rows: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("reads");
         assert_eq!(rows, 2);

@@ -3,6 +3,7 @@
 //! Request: `{"list":{"application":null,"reason":null,"after":0,"limit":100}}`, `{"show":{"number":7}}`,
 //! `{"requeue":{"numbers":[7]}}`, `{"discard":{"matching":{"application":"a","reason":null}}}`.
 //! Answer: `{"parked":[…]}`, `{"shown":…}`, `{"moved":3}` or `{"failed":"why"}`.
+//! `{"order":…}` is answered by lines of `{"progress":…}` and at the end `{"done":…}` or `{"failed":"why"}`.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::types::{ParkedFilter, ParkedRecord, Selection, Seq};
 use crate::model::ParkReason;
@@ -17,10 +19,19 @@ use crate::model::ParkReason;
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Request {
-    List { application: Option<String>, reason: Option<String>, after: i64, limit: usize },
-    Show { number: i64 },
+    List {
+        application: Option<String>,
+        reason: Option<String>,
+        after: i64,
+        limit: usize,
+    },
+    Show {
+        number: i64,
+    },
     Requeue(Which),
     Discard(Which),
+    /// For a [`super::control::Clerk`]; opaque here. Answered by any number of `Progress`, then `Done` or `Failed`.
+    Order(Value),
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -36,6 +47,8 @@ pub(super) enum Answer {
     Parked(Vec<Listed>),
     Shown(Option<Shown>),
     Moved(u64),
+    Progress(Value),
+    Done(Value),
     Failed(String),
 }
 

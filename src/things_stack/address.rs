@@ -139,9 +139,28 @@ impl Address {
         Ok(url)
     }
 
+    /// `GET`: the uplinks that the Storage Integration keeps of an application, or of one of its devices; without a query.
+    pub(super) fn stored_uplinks(
+        &self,
+        application_id: &str,
+        device_id: Option<&str>,
+    ) -> Result<String, NotASegment> {
+        let mut url = self.application_by_id("as", application_id)?;
+        if let Some(device_id) = device_id {
+            url.push_str("/devices/");
+            url.push_str(&segment("device id", device_id)?);
+        }
+        url.push_str("/packages/storage/uplink_message");
+        Ok(url)
+    }
+
     fn application(&self, server: &str, device: &EndDevice) -> Result<String, NotASegment> {
+        self.application_by_id(server, device.application_id())
+    }
+
+    fn application_by_id(&self, server: &str, application_id: &str) -> Result<String, NotASegment> {
         let mut url = self.url.as_str().trim_end_matches('/').to_owned();
-        let application = segment("application id", device.application_id())?;
+        let application = segment("application id", application_id)?;
         // Writing to a String does not fail.
         let _ = write!(url, "/api/v3/{server}/applications/{application}");
         Ok(url)

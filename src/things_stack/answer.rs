@@ -89,6 +89,11 @@ fn refused(status: u16, detail: String) -> ApiError {
     ApiError::Refused { status: Some(status), detail }
 }
 
+/// The reason in an error of The Things Stack, or that there is none.
+pub(super) fn reason_of(error: &[u8]) -> String {
+    reason(error).unwrap_or_else(|| "an error without a reason".to_owned())
+}
+
 /// `message`, else `details[0].message_format`. `None` for a body that is no error of The Things Stack.
 fn reason(body: &[u8]) -> Option<String> {
     // Deeper than 128 levels is an error for serde_json, so this can't use up the stack.

@@ -140,6 +140,7 @@ impl<'de, D: Details<'de>> Fields<'de> for UplinkMessage<'_, 'de, D> {
             "f_cnt" => {
                 envelope.f_cnt = map.next_value::<Scalar<'_>>()?.unsigned("uplink_message.f_cnt")?;
             }
+            "received_at" => envelope.received_at = map.next_value::<Scalar<'_>>()?.text_or_none(),
             _ => self.0.details.uplink(key, map)?,
         }
         Ok(())

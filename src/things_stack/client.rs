@@ -25,7 +25,7 @@ use crate::model::EndDevice;
 /// with some 400 bytes.
 const MAX_LISTING_BYTES: usize = 4 * 1024 * 1024;
 /// Longest error body read, in bytes; The Things Stack's take about one thousand.
-const MAX_ERROR_BYTES: usize = 64 * 1024;
+pub(super) const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// Applications of which is remembered that their keys may not ask the Network Server.
 const MAX_REMEMBERED_APPLICATIONS: usize = 1000;
 
@@ -42,14 +42,14 @@ pub struct ClientOptions {
 
 /// The API. Cheap to clone; clones share limits and holds.
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Inner>);
+pub struct Client(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    http: reqwest::Client,
+pub(super) struct Inner {
+    pub(super) http: reqwest::Client,
     base: Option<Address>,
-    request_timeout: Duration,
-    permits: Semaphore,
+    pub(super) request_timeout: Duration,
+    pub(super) permits: Semaphore,
     holds: Holds,
     troubles: Troubles,
     /// Applications whose keys may not ask the Network Server, so that it is said once.
@@ -170,7 +170,7 @@ impl Client {
         }
     }
 
-    fn address<'a>(&'a self, access: &'a Access) -> Result<&'a Address, ApiError> {
+    pub(super) fn address<'a>(&'a self, access: &'a Access) -> Result<&'a Address, ApiError> {
         access.at.as_deref().or(self.0.base.as_ref()).ok_or_else(|| ApiError::Refused {
             status: None,
             detail: "`things_stack.base_url` is not set".to_owned(),
@@ -261,7 +261,7 @@ impl Client {
     }
 }
 
-fn bearer(access: &Access) -> Result<HeaderValue, ApiError> {
+pub(super) fn bearer(access: &Access) -> Result<HeaderValue, ApiError> {
     let value = HeaderValue::from_str(&format!("Bearer {}", access.key.reveal()));
     let mut value = value.map_err(|_| ApiError::Refused {
         status: None,
@@ -272,7 +272,7 @@ fn bearer(access: &Access) -> Result<HeaderValue, ApiError> {
 }
 
 /// How long a 429 asks to wait.
-fn after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     ["x-rate-limit-retry", "x-rate-limit-reset", "retry-after"]
         .into_iter()
@@ -280,7 +280,11 @@ fn after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The body, whole.
-async fn collect(mut response: Response, limit: usize, deadline: Instant) -> Result<Vec<u8>, String> {
+pub(super) async fn collect(
+    mut response: Response,
+    limit: usize,
+    deadline: Instant,
+) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     loop {
         match timeout_at(deadline, response.chunk()).await {
@@ -297,7 +301,7 @@ async fn collect(mut response: Response, limit: usize, deadline: Instant) -> Res
     }
 }
 
-fn unusable(error: NotASegment) -> ApiError {
+pub(super) fn unusable(error: NotASegment) -> ApiError {
     ApiError::Refused { status: None, detail: error.to_string() }
 }
 

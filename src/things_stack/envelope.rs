@@ -30,6 +30,8 @@ pub struct Envelope<'a> {
     pub session_key_id: Option<Cow<'a, str>>,
     /// Made in the console or through the API, not by a radio.
     pub simulated: bool,
+    /// `uplink_message.received_at` as received: the network server's time.
+    pub received_at: Option<Cow<'a, str>>,
 }
 
 /// The body is no message of The Things Stack. Never holds a part of it.
@@ -138,6 +140,7 @@ mod tests {
                 f_cnt: 17,
                 session_key_id: Some("AYh/".into()),
                 simulated: false,
+                received_at: None,
             }
         );
         assert!(matches!(envelope.device_id, Some(Cow::Borrowed(_))));

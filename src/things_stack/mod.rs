@@ -1,5 +1,5 @@
 //! What The Things Stack defines: message kinds and ids in its webhooks, downlinks and their events, and the
-//! client of its downlink API. Knows no Azure.
+//! client of its API for downlinks and stored uplinks. Knows no Azure.
 
 mod access;
 mod address;
@@ -11,6 +11,7 @@ mod downlink;
 mod downlink_event;
 mod envelope;
 mod event_reader;
+mod frame;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;
 mod gateways;
@@ -19,6 +20,8 @@ mod kind;
 mod listing;
 mod offered_url;
 mod request;
+mod storage;
+mod stored_lines;
 mod tolerant;
 mod trouble;
 mod uplink;
@@ -30,6 +33,8 @@ pub use client::{Client, ClientOptions};
 pub use downlink::{ClassBC, Downlink, GatewayAntenna, MAX_PAYLOAD_BYTES, Operation, Payload, Priority};
 pub use downlink_event::{CORRELATION_PREFIX, DownlinkEvent, DownlinkState, NamedDownlink, NamedPayload};
 pub use envelope::{Envelope, EnvelopeError};
+pub use frame::Frame;
 pub use gateways::{Reception, Trim, trim_gateways};
 pub use kind::Kind;
+pub use storage::{StoredPage, StoredQuery, StoredUplink};
 pub use uplink::Uplink;

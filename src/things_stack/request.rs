@@ -1,4 +1,4 @@
-//! The body that queues downlinks, as The Things Stack's API takes it. Pure.
+//! What requests to The Things Stack's API hold: the body that queues downlinks, the query for stored uplinks. Pure.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,11 +6,19 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::downlink::{ClassBC, Downlink, GatewayAntenna, Payload};
+use super::storage::StoredQuery;
 
 /// `{"downlinks":[…]}`; none empties the queue when it replaces.
 pub(super) fn downlinks(downlinks: &[&Downlink]) -> String {
     let body = Body { downlinks: downlinks.iter().map(|downlink| Item::of(downlink)).collect() };
     serde_json::to_string(&body).expect("texts, numbers and maps with text keys are JSON")
+}
+
+/// The address of a page of stored uplinks, oldest first.
+pub(super) fn stored(path: &str, query: &StoredQuery<'_>) -> String {
+    let StoredQuery { after, limit, .. } = query;
+    // Digits, letters, `-`, `:` and `.` only, so nothing needs encoding.
+    format!("{path}?order=received_at&limit={limit}&after={after:.9}")
 }
 
 #[derive(Serialize)]

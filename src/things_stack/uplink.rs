@@ -26,7 +26,6 @@ pub struct Uplink<'a> {
     pub frm_payload: Option<Cow<'a, str>>,
     /// `uplink_message.decoded_payload`, byte for byte; absent without a formatter, or when it failed.
     pub decoded_payload: Option<&'a RawValue>,
-    network_server_time: Option<Cow<'a, str>>,
     application_server_time: Option<Cow<'a, str>>,
     rx_metadata: Option<&'a RawValue>,
 }
@@ -42,7 +41,6 @@ impl<'a> Uplink<'a> {
             envelope,
             frm_payload: more.frm_payload,
             decoded_payload: more.decoded_payload,
-            network_server_time: more.network_server_time,
             application_server_time: more.application_server_time,
             rx_metadata: more.rx_metadata,
         })
@@ -61,7 +59,7 @@ impl<'a> Uplink<'a> {
         } else {
             i64::MAX
         };
-        [&self.network_server_time, &self.application_server_time]
+        [&self.envelope.received_at, &self.application_server_time]
             .into_iter()
             .flatten()
             .filter_map(|text| text.parse::<Timestamp>().ok())
@@ -84,7 +82,6 @@ impl<'a> Uplink<'a> {
 struct More<'a> {
     frm_payload: Option<Cow<'a, str>>,
     decoded_payload: Option<&'a RawValue>,
-    network_server_time: Option<Cow<'a, str>>,
     application_server_time: Option<Cow<'a, str>>,
     rx_metadata: Option<&'a RawValue>,
 }
@@ -104,7 +101,6 @@ impl<'de> Details<'de> for More<'de> {
                 self.frm_payload = map.next_value::<Scalar<'_>>()?.text("uplink_message.frm_payload")?;
             }
             "decoded_payload" => self.decoded_payload = map.next_value()?,
-            "received_at" => self.network_server_time = map.next_value::<Scalar<'_>>()?.text_or_none(),
             "rx_metadata" => self.rx_metadata = map.next_value()?,
             _ => skip(map)?,
         }

@@ -8,12 +8,12 @@ use tracing::{debug, error, warn};
 
 use super::delivery::{Hot, Item, Verdict};
 use super::ports::{Devices, Downlinks, Hubs, Observer, Records, Reports};
-use super::translate::{SkipReason, Translated, translate};
+use super::translate::{SkipReason, Translated, translate_in};
 use crate::azure::{HubAddress, HubDevice, Telemetry};
 use crate::config::TelemetryFormat;
 use crate::devices::ResolveError;
 use crate::iot_hub::{RetryReason, SendError, Trouble};
-use crate::model::{Clock, EndDevice, Outcome, ParkReason};
+use crate::model::{Clock, EndDevice, Lane, Outcome, ParkReason};
 use crate::spool::{Seq, SpoolError};
 
 /// How often one delivery may ask anew where its device lives, before it waits like any other failure.
@@ -36,15 +36,16 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
     /// pace let it go; else it only finds out where its device lives.
     pub(super) async fn deliver(
         &self,
-        device: &EndDevice,
+        lane: &Lane,
         mut item: Item,
         in_turn: bool,
     ) -> (Option<Item>, Verdict) {
-        let verdict = self.attempt(device, &mut item, in_turn).await;
+        let verdict = self.attempt(lane, &mut item, in_turn).await;
         ((!matches!(verdict, Verdict::Finished { .. })).then_some(item), verdict)
     }
 
-    async fn attempt(&self, device: &EndDevice, item: &mut Item, in_turn: bool) -> Verdict {
+    async fn attempt(&self, lane: &Lane, item: &mut Item, in_turn: bool) -> Verdict {
+        let Lane { device, backfilled } = lane;
         let fresh = item.hot.as_ref().and_then(|hot| hot.body.clone().map(|body| (hot.received_ms, body)));
         let (received_ms, body) = match fresh {
             Some(fresh) => fresh,
@@ -64,11 +65,16 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
                 }
             },
         };
-        match translate(&body, device, received_ms, self.format) {
+        match translate_in(&body, lane, received_ms, self.format) {
             Ok(Translated::Telemetry { telemetry, dev_eui, .. }) => {
                 match self.send(device, dev_eui.as_deref(), &telemetry, item, in_turn).await {
                     Ok(hub_device) => {
-                        self.downlinks.delivered(device, &hub_device, &body, received_ms);
+                        if *backfilled {
+                            // An old uplink is not the device's latest state.
+                            self.observer.backfilled();
+                        } else {
+                            self.downlinks.delivered(device, &hub_device, &body, received_ms);
+                        }
                         self.sent(received_ms, &hub_device, item)
                     }
                     Err(verdict) => verdict,

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::window::Seat;
 use crate::azure::HubAddress;
-use crate::model::{EndDevice, Outcome};
+use crate::model::{EndDevice, Lane, Outcome};
 use crate::spool::Seq;
 
 /// One message of a lane. Small, because a backlog may hold millions.
@@ -48,7 +48,7 @@ impl Place {
 /// A message to deliver now.
 #[derive(Debug)]
 pub(super) struct Start {
-    pub(super) device: EndDevice,
+    pub(super) lane: Lane,
     pub(super) item: Item,
     pub(super) place: Place,
     pub(super) probe: bool,
@@ -99,7 +99,7 @@ pub(super) enum HubState {
 /// What [`Schedule::finished`] needs back of a [`Start`].
 #[derive(Debug)]
 pub(super) struct Ticket {
-    pub(super) device: EndDevice,
+    pub(super) lane: Lane,
     pub(super) place: Place,
     pub(super) probe: bool,
     pub(super) seat: Seat,
@@ -108,7 +108,7 @@ pub(super) struct Ticket {
 impl Start {
     /// Splits off what the schedule needs when the delivery ends.
     pub(super) fn into_parts(self) -> (Ticket, Item) {
-        let Self { device, item, place, probe, seat } = self;
-        (Ticket { device, place, probe, seat }, item)
+        let Self { lane, item, place, probe, seat } = self;
+        (Ticket { lane, place, probe, seat }, item)
     }
 }

@@ -14,7 +14,7 @@ use crate::model::{Backoff, EndDevice, Pace};
 const ALL_REFUSED: usize = 8;
 /// What makes a hub's pace too fast, of the last one or two seconds: so many devices refused that were fine before, and so
 /// many for each hundred answers. A hub that throttled before, or whose tier is known, is believed sooner.
-const SIGNS: (u32, u32) = (5, 10);
+const SIGNS: (u32, u32) = (10, 10);
 const SIGNS_IF_PACED: (u32, u32) = (3, 3);
 /// And only if so many were accepted meanwhile: else there is no pace to speak of.
 const LEAST_ACCEPTED: u32 = 10;

@@ -18,5 +18,5 @@ mod window;
 pub use limits::HubLimits;
 pub use pump::{Pump, PumpOptions};
 pub use reported::{patch, reported};
-pub use translate::{SkipReason, TranslateError, Translated, translate};
+pub use translate::{SkipReason, TranslateError, Translated, translate, translate_in};
 pub use twin_reports::{TwinReports, Twins};

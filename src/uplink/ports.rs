@@ -96,6 +96,8 @@ pub trait Observer: Send + Sync + 'static {
     fn retried(&self, reason: &'static str);
     /// A stored message turned out to carry no telemetry.
     fn skipped(&self);
+    /// The message just sent had been fetched later.
+    fn backfilled(&self) {}
     /// What a hub takes now, told when it changes and once a second at most besides.
     fn limited(&self, _hub: &HubAddress, _limits: HubLimits) {}
 }

@@ -17,9 +17,12 @@ use super::ports::{Devices, Downlinks, Hubs, Observer, Records};
 use super::schedule::Schedule;
 use crate::azure::HubAddress;
 use crate::config::TelemetryFormat;
-use crate::model::{Backoff, Clock, EndDevice};
+use crate::model::{Backoff, Clock, EndDevice, Lane};
 use crate::spool::{Claim, Pending};
 
+/// After a stop, deliveries are begun in this part of the grace period only. The rest is for their answers: what a hub
+/// has taken without our knowing is sent again.
+const BEGIN_SHARE: u32 = 2;
 /// Between two looks at the hubs' limits, for metrics.
 const TELL_EACH: Duration = Duration::from_secs(1);
 
@@ -70,7 +73,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
         }
     }
 
-    /// Runs until the claim ends or `stop` fires. After `stop`, what can be sent at once still is, for at most
+    /// Runs until the claim ends or `stop` fires. After `stop`, what can be sent at once still is, for at most half of
     /// `grace`; what waits stays in the spool. Deliveries under way are then waited for until `grace` ends.
     ///
     /// Waits on: records from the claim, deliveries that end, hubs that come back, the next due time, `stop`.
@@ -99,7 +102,8 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
                 () = sleep_until(self.schedule.next_due()) => self.wake(),
             }
         }
-        if tokio::time::timeout(grace, self.drain()).await.is_err() {
+        let begin_until = Instant::now() + grace / BEGIN_SHARE;
+        if tokio::time::timeout(grace, self.drain(begin_until)).await.is_err() {
             let left = self.schedule.in_flight();
             warn!(
                 in_flight = left,
@@ -108,11 +112,13 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
         }
     }
 
-    async fn drain(&mut self) {
+    async fn drain(&mut self, begin_until: Instant) {
         self.start();
         while let Some(ended) = self.deliveries.join_next().await {
             self.ended(ended);
-            self.start();
+            if Instant::now() < begin_until {
+                self.start();
+            }
         }
     }
 
@@ -125,10 +131,10 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
             self.deliveries.spawn(async move {
                 let seq = item.seq;
                 let in_turn = matches!(ticket.place, Place::Hub(_));
-                let delivery = deliverer.deliver(&ticket.device, item, in_turn);
+                let delivery = deliverer.deliver(&ticket.lane, item, in_turn);
                 let delivery = AssertUnwindSafe(delivery).catch_unwind();
                 let (item, verdict) = delivery.await.unwrap_or_else(|_| {
-                    let device = &ticket.device;
+                    let device = &ticket.lane.device;
                     error!(%device, seq = seq.0, "A delivery panicked, a bug; its message is read again and tried later.");
                     (Some(Item { seq, hot: None }), Verdict::RetryDevice { after: None })
                 });
@@ -139,7 +145,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
 
     fn take(&mut self, batch: Vec<Pending>) {
         for pending in batch {
-            let Some(device) = EndDevice::from_key(&pending.lane) else {
+            let Some(lane) = Lane::from_key(&pending.lane) else {
                 // A lane without a name was emptied while the backlog was read; any other text is damage.
                 if !pending.lane.is_empty() {
                     error!(
@@ -150,8 +156,8 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
                 continue;
             };
             let devices = &self.deliverer.devices;
-            let key = device.clone();
-            self.schedule.push(device, pending, || hub_of(devices, &key));
+            let device = lane.device.clone();
+            self.schedule.push(lane, pending, || hub_of(devices, &device));
         }
     }
 
@@ -159,7 +165,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
         match ended {
             Ok((ticket, item, verdict)) => {
                 let devices = &self.deliverer.devices;
-                let device = ticket.device.clone();
+                let device = ticket.lane.device.clone();
                 let change = self
                     .schedule
                     .finished(ticket, item, verdict, Instant::now(), || hub_of(devices, &device));

@@ -1,4 +1,5 @@
-//! Who may send next, as plain data: one lane per end device, one window per hub.
+//! Who may send next, as plain data: one lane per end device (and one for its
+//! backfilled messages), one window per hub.
 //!
 //! Pure: takes the time as an argument, does no I/O. A lane has at most one message under way, which keeps its order;
 //! a lane that waits holds nobody else; a hub that is down is probed by one message at a time.
@@ -13,26 +14,26 @@ use super::delivery::{Hot, HubState, Item, Place, Start, Ticket, Verdict};
 use super::limits::{HubLimits, Limits, Refusal};
 use super::window::{Down, Window};
 use crate::azure::HubAddress;
-use crate::model::{Backoff, EndDevice};
+use crate::model::{Backoff, EndDevice, Lane};
 use crate::spool::Pending;
 
 /// Bodies in memory of one lane; a longer one's are read back, so that a backlog leaves the memory to the others.
 const BODIES_PER_LANE: usize = 64;
 
-/// A device's messages. It stands in exactly one place: ready in a window, under way as a ticket, or waiting for a timer.
+/// A lane's messages. It stands in exactly one place: ready in a window, under way as a ticket, or waiting for a timer.
 #[derive(Debug)]
-struct Lane {
+struct Line {
     queue: VecDeque<Item>,
     failures: u32,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Timer(Instant, EndDevice);
+struct Timer(Instant, Lane);
 
 /// All lanes and windows.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    lanes: HashMap<EndDevice, Lane>,
+    lanes: HashMap<Lane, Line>,
     windows: HashMap<Place, Window>,
     timers: BinaryHeap<Reverse<Timer>>,
     device_backoff: Backoff,
@@ -67,11 +68,11 @@ impl Schedule {
     /// Takes in a record. `hub` is where its device is known to be.
     pub(super) fn push(
         &mut self,
-        device: EndDevice,
+        lane: Lane,
         mut pending: Pending,
         hub: impl FnOnce() -> Option<HubAddress>,
     ) {
-        let lane_length = self.lanes.get(&device).map_or(0, |lane| lane.queue.len());
+        let lane_length = self.lanes.get(&lane).map_or(0, |line| line.queue.len());
         if lane_length >= BODIES_PER_LANE {
             pending.body = None;
         }
@@ -79,19 +80,18 @@ impl Schedule {
             Box::new(Hot { received_ms: pending.received_ms, body: pending.body, waiter: pending.waiter })
         });
         let item = Item { seq: pending.seq, hot };
-        if let Some(lane) = self.lanes.get_mut(&device) {
-            lane.queue.push_back(item);
+        if let Some(line) = self.lanes.get_mut(&lane) {
+            line.queue.push_back(item);
             return;
         }
-        let lane = Lane { queue: VecDeque::from([item]), failures: 0 };
-        self.lanes.insert(device.clone(), lane);
-        self.enqueue(device, hub());
+        self.lanes.insert(lane.clone(), Line { queue: VecDeque::from([item]), failures: 0 });
+        self.enqueue(lane, hub());
     }
 
-    fn enqueue(&mut self, device: EndDevice, hub: Option<HubAddress>) {
-        let place = Place::new(&device, hub);
-        let doubtful = self.lanes.get(&device).is_some_and(|lane| lane.failures > 0);
-        self.windows.entry(place).or_default().queue(device, doubtful);
+    fn enqueue(&mut self, lane: Lane, hub: Option<HubAddress>) {
+        let place = Place::new(&lane.device, hub);
+        let doubtful = self.lanes.get(&lane).is_some_and(|line| line.failures > 0);
+        self.windows.entry(place).or_default().queue(lane, doubtful);
     }
 
     /// Everything that may start now. `hub` says where a device is now.
@@ -106,14 +106,14 @@ impl Schedule {
             if matches!(key, Place::Hub(_)) {
                 window.limits.get_or_insert_with(|| Limits::new(self.rate, now));
             }
-            while let Some((device, seat, probe)) = window.next(self.max_in_flight, now) {
-                let item = self.lanes.get_mut(&device).and_then(|lane| lane.queue.pop_front());
+            while let Some((lane, seat, probe)) = window.next(self.max_in_flight, now) {
+                let item = self.lanes.get_mut(&lane).and_then(|line| line.queue.pop_front());
                 let Some(item) = item else {
                     window.leave(&seat);
                     continue;
                 };
                 self.in_flight += 1;
-                starts.push(Start { device, item, place: key.clone(), probe, seat });
+                starts.push(Start { lane, item, place: key.clone(), probe, seat });
             }
         }
         starts
@@ -126,13 +126,13 @@ impl Schedule {
             if window.probe_at().is_none_or(|at| at > now) {
                 continue;
             }
-            moved.extend(window.take_out(|device| {
-                let now_at = hub(device);
-                (Place::new(device, now_at.clone()) != *place).then_some(now_at)
+            // One whose hub is not known asks where it is when its turn comes: sent away to ask, it would come back here.
+            moved.extend(window.take_out(|lane| {
+                hub(&lane.device).filter(|address| !matches!(place, Place::Hub(here) if here == address))
             }));
         }
-        for (device, hub) in moved {
-            self.enqueue(device, hub);
+        for (lane, hub) in moved {
+            self.enqueue(lane, Some(hub));
         }
     }
 
@@ -147,17 +147,17 @@ impl Schedule {
     ) -> Option<HubState> {
         self.in_flight -= 1;
         self.leave(&ticket, now);
-        let lane = self.lanes.get_mut(&ticket.device)?;
+        let line = self.lanes.get_mut(&ticket.lane)?;
         if let Some(item) = item {
-            lane.queue.push_front(item);
+            line.queue.push_front(item);
         }
         match verdict {
             Verdict::Finished { answered } => {
-                lane.failures = 0;
-                if lane.queue.is_empty() {
-                    self.lanes.remove(&ticket.device);
+                line.failures = 0;
+                if line.queue.is_empty() {
+                    self.lanes.remove(&ticket.lane);
                 } else {
-                    self.enqueue(ticket.device, hub());
+                    self.enqueue(ticket.lane, hub());
                 }
                 let answered = answered?;
                 let was_down = self.hub_up(&answered);
@@ -167,14 +167,14 @@ impl Schedule {
                 was_down.then_some(HubState::Up(answered))
             }
             Verdict::Resolved(address) => {
-                let doubtful = lane.failures > 0;
-                self.windows.entry(Place::Hub(address)).or_default().queue(ticket.device, doubtful);
+                let doubtful = line.failures > 0;
+                self.windows.entry(Place::Hub(address)).or_default().queue(ticket.lane, doubtful);
                 None
             }
             Verdict::RetryDevice { after } => {
-                lane.failures += 1;
-                let wait = self.device_backoff.wait(lane.failures).max(after.unwrap_or_default());
-                self.timers.push(Reverse(Timer(now + wait, ticket.device)));
+                line.failures += 1;
+                let wait = self.device_backoff.wait(line.failures).max(after.unwrap_or_default());
+                self.timers.push(Reverse(Timer(now + wait, ticket.lane)));
                 None
             }
             Verdict::RetryHub(address) => {
@@ -182,7 +182,7 @@ impl Schedule {
                 let probed = ticket.probe && ticket.place == place;
                 let window = self.windows.entry(place).or_default();
                 // Behind the others, so that each hub is asked by another device: this one may be why it fails.
-                window.queue(ticket.device, false);
+                window.queue(ticket.lane, false);
                 let failures = match &window.down {
                     // Others were under way when it went down: they say nothing new.
                     Some(_) if !probed => return None,
@@ -194,17 +194,17 @@ impl Schedule {
                 was_up.then_some(HubState::Down(address))
             }
             Verdict::Throttled(address) => {
-                let failures = lane.failures;
-                let refusal = self.limits(&address, now).throttled(&ticket.device, failures, now);
-                self.refused(ticket.device, refusal, THROTTLED, &address, now);
+                let failures = line.failures;
+                let refusal = self.limits(&address, now).throttled(&ticket.lane.device, failures, now);
+                self.refused(ticket.lane, refusal, THROTTLED, &address, now);
                 (refusal == Refusal::HubAndNew).then_some(HubState::Throttled(address))
             }
             Verdict::QuotaUsedUp { hub: address, resets_in } => {
-                let failures = lane.failures;
+                let failures = line.failures;
                 let asked = ticket.probe && ticket.place == Place::Hub(address.clone());
                 let limits = self.limits(&address, now);
-                let refusal = limits.used_up(&ticket.device, failures, asked, resets_in, now);
-                self.refused(ticket.device, refusal, USED_UP, &address, now);
+                let refusal = limits.used_up(&ticket.lane.device, failures, asked, resets_in, now);
+                self.refused(ticket.lane, refusal, USED_UP, &address, now);
                 (refusal == Refusal::HubAndNew).then_some(HubState::QuotaUsedUp(address))
             }
         }
@@ -213,22 +213,22 @@ impl Schedule {
     /// A refused device waits by itself, or behind the others for its hub.
     fn refused(
         &mut self,
-        device: EndDevice,
+        lane: Lane,
         refusal: Refusal,
         backoff: Backoff,
         address: &HubAddress,
         now: Instant,
     ) {
-        let Some(lane) = self.lanes.get_mut(&device) else { return };
-        lane.failures += 1;
-        let failures = lane.failures;
+        let Some(line) = self.lanes.get_mut(&lane) else { return };
+        line.failures += 1;
+        let failures = line.failures;
         match refusal {
             Refusal::Device => {
                 let wait = backoff.wait(failures);
-                self.timers.push(Reverse(Timer(now + wait, device)));
+                self.timers.push(Reverse(Timer(now + wait, lane)));
             }
             Refusal::Hub | Refusal::HubAndNew => {
-                self.windows.entry(Place::Hub(address.clone())).or_default().queue(device, false);
+                self.windows.entry(Place::Hub(address.clone())).or_default().queue(lane, false);
             }
         }
     }
@@ -268,9 +268,9 @@ impl Schedule {
     /// Wakes lanes whose wait is over. `hub` says where each device is now.
     pub(super) fn wake(&mut self, now: Instant, hub: impl Fn(&EndDevice) -> Option<HubAddress>) {
         while self.timers.peek().is_some_and(|Reverse(Timer(at, _))| *at <= now) {
-            let Some(Reverse(Timer(_, device))) = self.timers.pop() else { break };
-            let hub = hub(&device);
-            self.enqueue(device, hub);
+            let Some(Reverse(Timer(_, lane))) = self.timers.pop() else { break };
+            let hub = hub(&lane.device);
+            self.enqueue(lane, hub);
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::azure::{MAX_TELEMETRY_BYTES, Telemetry};
 use crate::config::TelemetryFormat;
-use crate::model::{EndDevice, ParkReason, dev_eui, hex, iso_utc};
+use crate::model::{EndDevice, Lane, ParkReason, dev_eui, hex, iso_utc};
 use crate::things_stack::{EnvelopeError, Kind, Reception, Trim, Uplink, trim_gateways};
 
 /// What became of a stored message.
@@ -102,6 +102,21 @@ pub fn translate(
     received_ms: i64,
     format: TelemetryFormat,
 ) -> Result<Translated, TranslateError> {
+    translate_in(body, &Lane::live(device.clone()), received_ms, format)
+}
+
+/// The same for a message in one of its device's lanes. A backfilled one has the application property `Backfilled`
+/// with the value `true` besides: it comes after later ones of its device.
+///
+/// # Errors
+/// [`TranslateError`], each for good.
+pub fn translate_in(
+    body: &[u8],
+    lane: &Lane,
+    received_ms: i64,
+    format: TelemetryFormat,
+) -> Result<Translated, TranslateError> {
+    let device = &lane.device;
     let uplink = Uplink::parse(body)?;
     let envelope = &uplink.envelope;
     if envelope.kind != Kind::UplinkMessage {
@@ -122,7 +137,7 @@ pub fn translate(
         }
     };
 
-    let mut properties = Vec::with_capacity(6);
+    let mut properties = Vec::with_capacity(7);
     properties.push(("iothub-creation-time-utc", created));
     properties.push(("ApplicationId", device.application_id().to_owned()));
     if let Some(dev_eui) = &dev_eui {
@@ -131,6 +146,10 @@ pub fn translate(
     properties.push(("DeviceId", device.device_id().to_owned()));
     properties.push(("port", port.to_string()));
     properties.push(("Simulated", if envelope.simulated { "True" } else { "False" }.to_owned()));
+
+    if lane.backfilled {
+        properties.push(("Backfilled", "true".to_owned()));
+    }
 
     let message_id = hex(envelope.dedup_key(device, body));
     let mut telemetry = Telemetry { body: telemetry_body, message_id, correlation_id: None, properties };

@@ -1,6 +1,6 @@
 //! How many messages may be on their way to one place, so that devices that get no answer leave room for the others.
 //!
-//! Pure: time comes in as an argument. Knows no lane.
+//! Pure: time comes in as an argument. Knows no message.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::limits::Limits;
-use crate::model::EndDevice;
+use crate::model::Lane;
 
 /// A delivery that takes longer than this stands aside: it may hang for its device's sake, and others may start in its
 /// place. As many stand aside at most as may start.
@@ -17,6 +17,8 @@ const SLOW: Duration = Duration::from_secs(2);
 pub(super) const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// One part in so many of a window is open to devices whose last try failed; the others can't be held up by them.
 const DOUBTFUL_PART: usize = 4;
+/// One part in so many of a window is open to backfilled messages, so that a live one always finds a place.
+const LATE_PART: usize = 8;
 
 /// The messages on their way to one place.
 #[derive(Debug, Default)]
@@ -27,10 +29,14 @@ pub(super) struct Window {
     slow: usize,
     /// Under way, of devices whose last try failed; they are counted above, too.
     doubtful: usize,
+    /// Under way, backfilled ones; they are counted above, too.
+    late: usize,
     number: u64,
-    ready: VecDeque<EndDevice>,
+    ready: VecDeque<Lane>,
     /// Devices whose last try failed, and which are ready to try again.
-    ready_again: VecDeque<EndDevice>,
+    ready_again: VecDeque<Lane>,
+    /// Lanes of backfilled messages, failed or not: they start only while no other can.
+    ready_late: VecDeque<Lane>,
     pub(super) down: Option<Down>,
     /// What the hub takes; `None` for a place that is no hub.
     pub(super) limits: Option<Limits>,
@@ -50,24 +56,31 @@ pub(super) struct Seat {
     since: Instant,
     number: u64,
     doubtful: bool,
+    late: bool,
 }
 
 impl Window {
-    /// A device stands in line.
-    pub(super) fn queue(&mut self, device: EndDevice, doubtful: bool) {
-        if doubtful { &mut self.ready_again } else { &mut self.ready }.push_back(device);
+    /// A lane stands in line.
+    pub(super) fn queue(&mut self, lane: Lane, doubtful: bool) {
+        let line = match (lane.backfilled, doubtful) {
+            (true, _) => &mut self.ready_late,
+            (false, true) => &mut self.ready_again,
+            (false, false) => &mut self.ready,
+        };
+        line.push_back(lane);
     }
 
-    /// The next device that may start now; `true` beside it if as the probe of a place that is down or takes no more today.
-    pub(super) fn next(&mut self, max: usize, now: Instant) -> Option<(EndDevice, Seat, bool)> {
+    /// The next lane that may start now; `true` beside it if as the probe of a place that is down or takes no more today.
+    pub(super) fn next(&mut self, max: usize, now: Instant) -> Option<(Lane, Seat, bool)> {
         self.age(now);
-        let (device, doubtful, probe) = if let Some(at) = self.probe_at() {
+        let (lane, doubtful, probe) = if let Some(at) = self.probe_at() {
             if at > now {
                 return None;
             }
-            let next = self.ready.pop_front().map(|device| (device, false));
-            let (device, doubtful) = next.or_else(|| Some((self.ready_again.pop_front()?, true)))?;
-            (device, doubtful, true)
+            let next = self.ready.pop_front().map(|lane| (lane, false));
+            let next = next.or_else(|| Some((self.ready_again.pop_front()?, true)));
+            let (lane, doubtful) = next.or_else(|| Some((self.ready_late.pop_front()?, false)))?;
+            (lane, doubtful, true)
         } else {
             let max = self.most(max);
             let may_go = self.has_startable(max)
@@ -77,10 +90,13 @@ impl Window {
                 return None;
             }
             // These first: their part is small, and else they would never come to their turn under load.
-            let again = if self.doubtful < part(max) { self.ready_again.pop_front() } else { None };
-            let next = again.map(|device| (device, true));
-            let (device, doubtful) = next.or_else(|| Some((self.ready.pop_front()?, false)))?;
-            (device, doubtful, false)
+            let may_doubt = self.doubtful < part(max, DOUBTFUL_PART);
+            let again = if may_doubt { self.ready_again.pop_front() } else { None };
+            let next = again.map(|lane| (lane, true));
+            let next = next.or_else(|| Some((self.ready.pop_front()?, false)));
+            // What `has_startable` found, if none of the others: within its part.
+            let (lane, doubtful) = next.or_else(|| Some((self.ready_late.pop_front()?, false)))?;
+            (lane, doubtful, false)
         };
         if let Some(down) = &mut self.down {
             down.probe_at = now + PROBE_PATIENCE;
@@ -90,8 +106,10 @@ impl Window {
         }
         self.number += 1;
         self.fresh.insert((now, self.number));
+        let late = lane.backfilled;
         self.doubtful += usize::from(doubtful);
-        Some((device, Seat { since: now, number: self.number, doubtful }, probe))
+        self.late += usize::from(late);
+        Some((lane, Seat { since: now, number: self.number, doubtful, late }, probe))
     }
 
     /// A delivery has ended.
@@ -100,19 +118,17 @@ impl Window {
             self.slow = self.slow.saturating_sub(1);
         }
         self.doubtful -= usize::from(seat.doubtful);
+        self.late -= usize::from(seat.late);
     }
 
-    /// Takes out the devices in line for which `gone` gives something, and that with them.
-    pub(super) fn take_out<T>(
-        &mut self,
-        mut gone: impl FnMut(&EndDevice) -> Option<T>,
-    ) -> Vec<(EndDevice, T)> {
+    /// Takes out the lanes in line for which `gone` gives something, and that with them.
+    pub(super) fn take_out<T>(&mut self, mut gone: impl FnMut(&Lane) -> Option<T>) -> Vec<(Lane, T)> {
         let mut out = Vec::new();
-        for line in [&mut self.ready, &mut self.ready_again] {
-            for device in std::mem::take(line) {
-                match gone(&device) {
-                    Some(found) => out.push((device, found)),
-                    None => line.push_back(device),
+        for line in [&mut self.ready, &mut self.ready_again, &mut self.ready_late] {
+            for lane in std::mem::take(line) {
+                match gone(&lane) {
+                    Some(found) => out.push((lane, found)),
+                    None => line.push_back(lane),
                 }
             }
         }
@@ -167,11 +183,13 @@ impl Window {
     }
 
     fn has_startable(&self, max: usize) -> bool {
-        !self.ready.is_empty() || (!self.ready_again.is_empty() && self.doubtful < part(max))
+        !self.ready.is_empty()
+            || (!self.ready_again.is_empty() && self.doubtful < part(max, DOUBTFUL_PART))
+            || (!self.ready_late.is_empty() && self.late < part(max, LATE_PART))
     }
 
     fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.ready_again.is_empty()
+        !self.ready.is_empty() || !self.ready_again.is_empty() || !self.ready_late.is_empty()
     }
 
     fn is_full(&self, max: usize) -> bool {
@@ -187,6 +205,6 @@ impl Window {
     }
 }
 
-fn part(max: usize) -> usize {
-    (max / DOUBTFUL_PART).max(1)
+fn part(max: usize, of: usize) -> usize {
+    (max / of).max(1)
 }

@@ -23,7 +23,7 @@ use super::{offer, prefer, reply};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::model::{EndDevice, Outcome};
-use crate::things_stack::{CORRELATION_PREFIX, DownlinkEvent, Envelope, Kind};
+use crate::things_stack::{CORRELATION_PREFIX, DownlinkEvent, Envelope, Frame, Kind};
 
 const X_TTS_DOMAIN: &str = "x-tts-domain";
 
@@ -45,6 +45,7 @@ enum Verdict {
     Store {
         device: EndDevice,
         dedup: [u8; 16],
+        frame: Option<Frame>,
         about_downlinks: bool,
     },
     /// With the word for metrics and answer.
@@ -106,7 +107,7 @@ impl<I: Intake> Desk<I> {
                 self.metrics.ignored(reason);
                 Taken::Ignored(reason)
             }
-            Verdict::Store { device, dedup, about_downlinks } => {
+            Verdict::Store { device, dedup, frame, about_downlinks } => {
                 let wait = prefer::wait(headers, self.options.max_wait);
                 let (waiter, waiting) = match wait {
                     Some(wait) => {
@@ -116,7 +117,7 @@ impl<I: Intake> Desk<I> {
                     None => (None, None),
                 };
                 let stored = self
-                    .store(NewMessage { device, dedup: Some(dedup), body, waiter, about_downlinks })
+                    .store(NewMessage { device, dedup: Some(dedup), body, waiter, frame, about_downlinks })
                     .await?;
                 Taken::Stored(stored, waiting)
             }
@@ -169,7 +170,7 @@ fn verdict(headers: &HeaderMap, envelope: &Envelope<'_>, body: &Bytes) -> Result
     let store = |about_downlinks| {
         let device = end_device(headers, envelope)?;
         let dedup = envelope.dedup_key(&device, body);
-        Ok(Verdict::Store { device, dedup, about_downlinks })
+        Ok(Verdict::Store { device, dedup, frame: envelope.frame(), about_downlinks })
     };
     let has_ids = envelope.device_id.is_some() || envelope.application_id.is_some();
     match (envelope.kind, envelope.f_port) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::model::{EndDevice, Outcome};
-use crate::things_stack::DownlinkOffer;
+use crate::things_stack::{DownlinkOffer, Frame};
 
 /// Keeps messages. Cheap to clone.
 pub trait Intake: Clone + Send + Sync + 'static {
@@ -37,6 +37,8 @@ pub struct NewMessage {
     pub body: Bytes,
     /// Present when the client wishes to know what becomes of the message. Dropping it means: not known, don't wait.
     pub waiter: Option<oneshot::Sender<Outcome>>,
+    /// Which frame it is, if it is an uplink that is counted.
+    pub frame: Option<Frame>,
     /// It carries no telemetry, but tells what became of a downlink of this program.
     pub about_downlinks: bool,
 }

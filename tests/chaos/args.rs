@@ -14,7 +14,7 @@ Usage: tests/chaos/run [--seconds N] [--seed N] [--uplinks N] [--messages N] [--
   --plan        only print what would come when
   --keep        keep the folder with the spool and the connector's log, also when all is well
 
-TTI_CHAOS_BINARY names another connector than the one that was built along.";
+TTI_CHAOS_BINARY names another connector than the one that was built along, TTI_CHAOS_LOG its log level.";
 
 /// Of this many devices, one ails.
 const AILING_ONE_IN: usize = 5;

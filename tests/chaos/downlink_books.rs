@@ -104,7 +104,10 @@ impl DownlinkBooks {
         let doubled = times.iter().filter(|(_, times)| **times > 1);
         for ((asker, number), times) in doubled {
             proof.doubled += 1;
-            proof.breaches.push(format!("{asker:?} {number} was pushed {times} times"));
+            let of = |push: &&(Asker, u32, usize, i64)| (push.0, push.1) == (*asker, *number);
+            let at: Vec<_> =
+                self.pushed.iter().filter(of).map(|(_, _, device, at_ms)| (device, at_ms)).collect();
+            proof.breaches.push(format!("{asker:?} {number} was pushed {times} times: (device, ms) {at:?}"));
         }
         let is_there = |asker, number| times.contains_key(&(asker, number));
         // A change of a property that was overtaken by the next needs no downlink of its own.

@@ -67,7 +67,7 @@ impl Process {
             ("DEVICES__NEGATIVE_TTL", "3s".to_owned()),
             ("DOWNLINK__EXPIRY", "10m".to_owned()),
             ("SHUTDOWN__GRACE", format!("{}s", GRACE.as_secs())),
-            ("LOG__LEVEL", "warn".to_owned()),
+            ("LOG__LEVEL", std::env::var("TTI_CHAOS_LOG").unwrap_or_else(|_| "warn".to_owned())),
         ];
         let environment =
             settings.into_iter().map(|(name, value)| (format!("TTI_CONNECTOR__{name}"), value)).collect();

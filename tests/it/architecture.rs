@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 400;
 
 /// Each room and the rooms it may import; all that stands before it in the flow, never a sibling.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     // Words.
     ("model", &[]),
     // Formats, pure.
@@ -29,6 +29,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     // The flow. It speaks the ports' words (records, errors), but names what they must do as traits of its own.
     ("uplink", &["model", "azure", "things_stack", "config", "metrics", "spool", "devices", "iot_hub"]),
     ("downlink", &["model", "azure", "things_stack", "config", "metrics", "spool", "devices", "iot_hub"]),
+    ("backfill", &["model", "things_stack"]),
     // Edges.
     ("webhook", &["model", "things_stack", "config", "metrics", "http"]),
     ("admin", &["config", "metrics", "http"]),

@@ -4,7 +4,6 @@
 
 #[cfg(feature = "emulator")]
 mod faults;
-#[cfg(feature = "emulator")]
 mod full;
 mod power;
 
@@ -65,10 +64,12 @@ impl Disk {
     }
 
     /// From now on these calls fail with this number of an error.
+    #[cfg(feature = "emulator")]
     fn fail(&self, calls: &str, errno: i32) {
         fs::write(&self.control, format!("{calls} {errno}")).unwrap();
     }
 
+    #[cfg(feature = "emulator")]
     fn heal(&self) {
         fs::write(&self.control, "").unwrap();
     }

@@ -213,6 +213,13 @@ async fn a_disabled_device_is_parked_and_delays_nobody() {
     let (connector, poster) = start(world.config_with_policy()).await;
     assert_eq!(poster.post(&uplink("office", "bad", 1)).await, 202);
     assert_eq!(poster.post_and_wait(&uplink("office", "good", 1)).await.0, 200);
+    // Its key is tried for half a minute; then what comes is parked at once.
+    let parked = async {
+        while connector.spool().stats().parked == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, parked).await.expect("it is parked");
     let (status, body) = poster.post_and_wait(&uplink("office", "bad", 2)).await;
     assert_eq!(status, 502, "{body}");
     assert_eq!(world.total(), 1);

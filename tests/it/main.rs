@@ -3,6 +3,8 @@
 mod admin;
 mod architecture;
 #[cfg(feature = "emulator")]
+mod backfill;
+#[cfg(feature = "emulator")]
 mod chaos;
 mod chaos_proof;
 mod cli;

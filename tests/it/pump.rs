@@ -61,6 +61,8 @@ struct Hub {
 
 enum Answer {
     Accept,
+    /// Takes the message at once, and says so after nearly a second.
+    AcceptLate,
     Panic,
     Fail(SendError),
     Never,
@@ -86,18 +88,24 @@ impl Hubs for Hub {
     async fn send(&self, device: &Arc<HubDevice>, message: &Telemetry) -> Result<(), SendError> {
         // Let others run between the call and its outcome, as a network does.
         tokio::task::yield_now().await;
-        match (self.answer)(&device.device_id) {
+        let answer = (self.answer)(&device.device_id);
+        let late = matches!(answer, Answer::AcceptLate);
+        match answer {
             Answer::Fail(error) => return Err(error),
             Answer::Never => std::future::pending::<()>().await,
             Answer::Panic => panic!("as told"),
-            Answer::Accept => {}
+            Answer::Accept | Answer::AcceptLate => {}
         }
         let body: serde_json::Value = serde_json::from_slice(&message.body).expect("JSON");
         let counter = body["FrameCounter"].as_u64().expect("a counter");
-        let mut arrived = self.arrived.lock().expect("not poisoned");
-        arrived.entry(device.device_id.to_string()).or_default().push(counter);
-        drop(arrived);
+        let keep = |arrived: &mut HashMap<String, Vec<u64>>| {
+            arrived.entry(device.device_id.to_string()).or_default().push(counter);
+        };
+        keep(&mut self.arrived.lock().expect("not poisoned"));
         self.count.send_modify(|count| *count += 1);
+        if late {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+        }
         Ok(())
     }
 }
@@ -286,6 +294,21 @@ async fn a_delivery_that_panics_costs_one_try_and_no_place_at_the_hub() {
         assert_eq!(hub.arrived(&format!("d-{device}")), [1, 2]);
     }
     assert_eq!(line.stop().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_with_a_backlog_leaves_nothing_that_the_hub_has_taken_to_be_sent_again() {
+    const BACKLOG: u32 = 200;
+    let hub = Hub::new(|_| Answer::AcceptLate);
+    let parts = open();
+    for f_cnt in 0..BACKLOG {
+        append(&parts.1, &format!("d-{}", f_cnt % 20), f_cnt / 20).await;
+    }
+    let line = start_on(parts, &hub, false, Duration::from_millis(100));
+    hub.received(8).await;
+    let pending = line.stop().await;
+    assert!(pending > 0, "the grace was too long to see anything");
+    assert_eq!(*hub.count.borrow() as u64 + pending, u64::from(BACKLOG));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,9 @@ mod model;
 mod moved;
 mod operator;
 mod order;
+mod remembered;
 mod space;
+mod start;
 mod state;
 
 use std::sync::Arc;

@@ -6,5 +6,6 @@ mod calls;
 mod events;
 mod failures;
 mod keys;
-mod server;
+pub(crate) mod server;
+mod stored;
 mod whereabouts;

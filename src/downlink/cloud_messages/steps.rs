@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::CloudMessages;
+use crate::downlink::alone::{NotYet, alone};
 use crate::downlink::ports::{Network, Observer, Outbox, Store};
 use crate::downlink::translate::Request;
 use crate::downlink::{Begun, End, NewEntry, Progress};
@@ -138,6 +139,10 @@ impl<N: Network, S: Store, B: Outbox, O: Observer> CloudMessages<N, S, B, O> {
         if !self.network.serves(application) {
             return no_key(format!("no key is known for application {application}"));
         }
+        let _turn = match alone(&self.network, &self.ledger, entry).await {
+            Ok(turn) => turn,
+            Err(NotYet { detail, after }) => return wait(Step::Push, Obstacle::NotNow, after, detail),
+        };
         match self.network.push(&entry.device, request.operation, &request.downlink).await {
             Ok(()) => self.queued(entry).await,
             Err(ApiError::NotNow { detail, after }) => wait(Step::Push, Obstacle::NotNow, after, detail),

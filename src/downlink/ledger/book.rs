@@ -2,7 +2,10 @@
 //!
 //! Memory is never behind the disk: what is known counts at once, and is `dirty` until it is on disk.
 
+mod queries;
+
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -31,6 +34,8 @@ pub(super) struct Entry {
     pub(super) begun_ms: i64,
     /// Its push was in a former life of the program, and no request asked for it since.
     restored: bool,
+    /// Since its last push it was looked for, and found nowhere.
+    missing: bool,
     /// To be posted, in this order, before the stage is on disk, so that a crash in between repeats them.
     owed: Vec<Report>,
     /// Counts changes, so that a write knows whether it is still the latest.
@@ -60,6 +65,8 @@ pub(super) struct Book {
 #[derive(Default)]
 struct OfDevice {
     ids: BTreeSet<EntryId>,
+    /// Held while one of them is pushed.
+    push: Arc<tokio::sync::Mutex<()>>,
     /// The latest replace that was queued: its order and correlation.
     replaced: Option<(u64, Box<str>)>,
 }
@@ -77,6 +84,7 @@ impl Entry {
             order,
             begun_ms,
             restored: false,
+            missing: false,
             owed: Vec::new(),
             changes: 0,
             watched: None,
@@ -138,6 +146,7 @@ impl Book {
         entry.operation = new.operation;
         entry.order = self.last_order;
         entry.begun_ms = now_ms;
+        entry.missing = false;
         self.set(new.id, Stage::Pushing);
         Some(Begun::New)
     }
@@ -224,7 +233,7 @@ impl Book {
         let Some(entry) = self.entries.get(&id).filter(|entry| entry.stage.rank() == 0) else { return };
         let confirmed = entry.confirmed;
         let further = match at {
-            Whereabouts::Nowhere => return,
+            Whereabouts::Nowhere => return self.missing(id),
             Whereabouts::Queued => None,
             Whereabouts::Taken => Some((DownlinkState::Sent, ReportState::Sent)),
         };
@@ -243,24 +252,6 @@ impl Book {
         {
             entry.owed.push(entry.report(id, state, None, now_ms));
         }
-    }
-
-    /// Whose push was under way when a former life of the program ended, and nothing was heard of since.
-    pub(super) fn left_open(&self) -> Vec<(EntryId, EndDevice)> {
-        let open = |(id, entry): (&EntryId, &Entry)| {
-            (entry.restored && entry.stage == Stage::Pushing).then(|| (*id, entry.device.clone()))
-        };
-        let mut open: Vec<_> = self.entries.iter().filter_map(open).collect();
-        open.sort_by_key(|(id, _)| *id);
-        open
-    }
-
-    /// What waits in the device's queue and was entered before `order`.
-    pub(super) fn waiting(&self, device: &EndDevice, order: u64) -> Vec<EntryId> {
-        let queued = |id: &EntryId| {
-            self.entries.get(id).is_some_and(|entry| entry.stage == Stage::Queued && entry.order < order)
-        };
-        self.by_device.get(device).into_iter().flat_map(|of| &of.ids).copied().filter(queued).collect()
     }
 
     fn displace(&mut self, displaced: &[EntryId], reason: &str, now_ms: i64) {
@@ -317,17 +308,6 @@ impl Book {
             entry.changes = entry.changes.wrapping_add(1);
             self.dirty.entry(entry.device.clone()).or_default().insert(id);
         }
-    }
-
-    pub(super) fn watch(&mut self, id: EntryId) -> Option<watch::Receiver<Progress>> {
-        let entry = self.entries.get_mut(&id)?;
-        let progress = entry.progress();
-        Some(entry.watched.get_or_insert_with(|| watch::Sender::new(progress)).subscribe())
-    }
-
-    /// Devices of which something is to be written.
-    pub(super) fn dirty_devices(&self) -> Vec<EndDevice> {
-        self.dirty.keys().cloned().collect()
     }
 
     /// What is to be written of a device: the displaced ones first, since the replace that did it may only be on disk

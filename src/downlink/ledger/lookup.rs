@@ -1,5 +1,7 @@
 //! Asks the ledger about one entry without entering anything.
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::stage::Stage;
 use super::{Ledger, Outbox, Store, Unstored};
 use crate::downlink::{EntryId, Progress};
@@ -21,6 +23,19 @@ impl<S: Store, O: Outbox> Ledger<S, O> {
             Stage::Sent => Progress::Sent,
             Stage::Ended(end) => Progress::Ended(end),
         }))
+    }
+
+    /// Who pushes an open entry holds this meanwhile, so that its device's pushes come one after another, whoever asked for
+    /// them. `None` when it is not open.
+    pub(in crate::downlink) async fn push_turn(&self, id: EntryId) -> Option<OwnedMutexGuard<()>> {
+        let turn = self.book().push_turn(id)?;
+        Some(turn.lock_owned().await)
+    }
+
+    /// The entry is pushed next. Gives the others of its device that may be queued, and were not looked for since their
+    /// last push.
+    pub(in crate::downlink) fn about_to_push(&self, id: EntryId) -> Vec<EntryId> {
+        self.book().about_to_push(id)
     }
 
     /// The device's entries that wait in The Things Stack's queue now.

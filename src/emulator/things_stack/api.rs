@@ -1,8 +1,10 @@
-//! The Things Stack's own API, as far as downlinks need it.
+//! The Things Stack's own API, as far as downlinks and stored uplinks need it.
 //!
 //! `POST /api/v3/as/applications/{app}[/webhooks/{webhook}]/devices/{dev}/down/{push|replace}`,
-//! `GET …/down`, `POST …/up/simulate`, `GET /api/v3/ns/applications/{app}/devices/{dev}?field_mask=…`.
+//! `GET …/down`, `POST …/up/simulate`, `GET /api/v3/ns/applications/{app}/devices/{dev}?field_mask=…`,
+//! `GET /api/v3/as/applications/{app}[/devices/{dev}]/packages/storage/uplink_message?after=…&limit=…&order=…`.
 
+use hyper::header::CONTENT_TYPE;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -10,11 +12,12 @@ use super::super::reply::{self, Reply};
 use super::device::Operation;
 use super::downlink::Downlink;
 use super::keys::Right;
-use super::name::DeviceName;
+use super::name::{DeviceName, is_id};
 use super::network_server;
 use super::refusal::{AS_WEB, Code, EMULATOR, Refusal, json_reply, with_status};
 use super::request;
 use super::stack::ThingsStack;
+use super::storage::Query;
 use super::up::KINDS;
 
 /// Correlation ids of a simulated message at most.
@@ -31,6 +34,8 @@ pub(super) enum Call {
     Device { device: DeviceName, mask: Vec<String> },
     /// A message as if it had come from the device.
     Simulate { device: DeviceName },
+    /// Reads what the Storage Integration keeps.
+    Stored { application: String, device: Option<String>, query: Query },
 }
 
 impl Call {
@@ -73,8 +78,23 @@ impl Call {
             ["api", "v3", "ns", "applications", app, "devices", dev] => {
                 (Method::GET, Self::Device { device: name(app, dev)?, mask: mask(query) })
             }
+            ["api", "v3", "as", "applications", app, "packages", "storage", "uplink_message"] => {
+                (Method::GET, Self::stored(app, None, query)?)
+            }
+            [
+                "api",
+                "v3",
+                "as",
+                "applications",
+                app,
+                "devices",
+                dev,
+                "packages",
+                "storage",
+                "uplink_message",
+            ] => (Method::GET, Self::stored(app, Some(dev), query)?),
             _ => {
-                let message = "the emulator has only what downlinks need of the API";
+                let message = "the emulator has only what downlinks and stored uplinks need of the API";
                 return Err(Refusal::new(Code::NotFound, (EMULATOR, "not_found"), message));
             }
         };
@@ -90,18 +110,26 @@ impl Call {
         Ok(Self::Down { device: name(app, dev)?, webhook: webhook.map(str::to_owned), operation })
     }
 
+    fn stored(app: &str, dev: Option<&str>, query: Option<&str>) -> Result<Self, Refusal> {
+        if !is_id(app) || !dev.is_none_or(is_id) {
+            return Err(Refusal::invalid((AS_WEB, "validate_ids"), "application or device id is no id"));
+        }
+        let (application, device) = (app.to_owned(), dev.map(str::to_owned));
+        Ok(Self::Stored { application, device, query: Query::parse(query)? })
+    }
+
     /// Whether it changes a queue.
     pub(super) fn writes(&self) -> bool {
         match self {
             Self::Down { .. } | Self::Simulate { .. } => true,
-            Self::List { .. } | Self::Device { .. } => false,
+            Self::List { .. } | Self::Device { .. } | Self::Stored { .. } => false,
         }
     }
 
     fn rights(&self) -> &'static [Right] {
         match self {
             Self::Down { .. } => &[Right::DownWrite],
-            Self::List { .. } => &[Right::TrafficRead],
+            Self::List { .. } | Self::Stored { .. } => &[Right::TrafficRead],
             Self::Device { mask, .. } => {
                 let queue =
                     |path: &String| path == "session" || path.contains("queued_application_downlinks");
@@ -152,6 +180,11 @@ pub(super) async fn answer(
             let (kind, correlation_ids, body) = simulated(body)?;
             stack.simulate(&device, kind, (correlation_ids, body))?;
             Ok(json_reply(StatusCode::OK, &json!({})))
+        }
+        Call::Stored { application, device, query } => {
+            let mut reply = Reply::new(stack.stored(&application, device.as_deref(), &query)?.into());
+            reply::set(&mut reply, CONTENT_TYPE, "text/event-stream");
+            Ok(reply)
         }
     }
 }

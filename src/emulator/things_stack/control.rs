@@ -2,6 +2,7 @@
 //!
 //! `POST /emulator/applications/{app}/devices/{dev}/{uplink|join|invalidate}`, `PUT …/{class|formatter|euis}`, `PUT …`
 //! (registers the device), `GET|PUT|DELETE /emulator/webhook`, `POST|DELETE /emulator/faults`,
+//! `PUT|DELETE /emulator/storage`,
 //! `GET /emulator/pushes?from=0`.
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use super::fault::Fault;
 use super::name::DeviceName;
 use super::refusal::{Code, EMULATOR, Refusal, json_reply};
 use super::stack::{Push, ThingsStack};
+use super::storage::Storage;
 use super::webhook::Webhook;
 use crate::model::Secret;
 
@@ -93,6 +95,8 @@ pub(super) fn answer(
             let shown = show_pushes(stack, parts.uri.query().unwrap_or_default())?;
             return Ok(json_reply(StatusCode::OK, &shown));
         }
+        (["emulator", "storage"], "PUT") => stack.set_storage(parse::<Storage>(body)?)?,
+        (["emulator", "storage"], "DELETE") => stack.clear_storage(),
         (["emulator", "faults"], "POST") => stack.fault(parse::<Fault>(body)?)?,
         (["emulator", "faults"], "DELETE") => stack.clear_faults(),
         (["emulator", "applications", app, "devices", dev, rest @ ..], _) => {

@@ -22,6 +22,7 @@ mod saved;
 mod serve;
 mod session;
 mod stack;
+mod storage;
 mod up;
 mod webhook;
 
@@ -33,6 +34,7 @@ pub use name::DeviceName;
 pub use outbox::{Delivered, Delivery, DeliveryCounts};
 pub use refusal::Refusal;
 pub use stack::{Push, ThingsStack};
+pub use storage::Storage;
 pub use webhook::Webhook;
 
 pub(super) use running::Running;

@@ -19,6 +19,7 @@ use super::outbox::{Delivery, DeliveryCounts, Outbox};
 use super::refusal::{AS_WEB, Code, EMULATOR, Refusal};
 use super::registry::Registry;
 use super::saved::Saved;
+use super::storage::{Query, Shelves, Storage};
 use super::up::{Stamps, Up};
 use super::webhook::Webhook;
 
@@ -57,6 +58,7 @@ struct State {
     registry: Registry,
     keys: Keys,
     faults: Faults,
+    shelves: Shelves,
     pushes: VecDeque<Push>,
     /// Pushes so far.
     pushed: u64,
@@ -77,6 +79,7 @@ impl ThingsStack {
             registry: Registry::new(open, saved.devices),
             keys,
             faults: Faults::default(),
+            shelves: Shelves::default(),
             pushes: VecDeque::new(),
             pushed: 0,
         });
@@ -167,6 +170,29 @@ impl ThingsStack {
     /// No more faults.
     pub fn clear_faults(&self) {
         self.lock().faults.clear();
+    }
+
+    /// Changes how much the Storage Integration keeps of each application, or takes it away.
+    ///
+    /// # Errors
+    /// It would keep too much.
+    pub fn set_storage(&self, storage: Storage) -> Result<(), Refusal> {
+        self.lock().shelves.set(storage)
+    }
+
+    /// Empties the Storage Integration.
+    pub fn clear_storage(&self) {
+        self.lock().shelves.clear();
+    }
+
+    /// What it keeps, as the API streams it.
+    pub(super) fn stored(
+        &self,
+        application_id: &str,
+        device_id: Option<&str>,
+        query: &Query,
+    ) -> Result<String, Refusal> {
+        self.lock().shelves.rows(application_id, device_id, query)
     }
 
     /// Registers a device that has not joined yet. Nothing changes if it is there.
@@ -344,7 +370,14 @@ impl ThingsStack {
         change: impl FnOnce(&mut Device) -> Result<Vec<Up>, Refusal>,
     ) -> Result<Vec<oneshot::Receiver<()>>, Refusal> {
         let (device, ups) = state.registry.change(name, &self.stamps, change)?;
-        let send = |up: Up| self.outbox.send(name, up.kind, up.json(name, &device.euis, &self.stamps));
+        let shelves = &mut state.shelves;
+        let send = |up: Up| {
+            let (kind, message) = (up.kind, up.json(name, &device.euis, &self.stamps));
+            if kind == "uplink_message" {
+                shelves.keep(name, &message);
+            }
+            self.outbox.send(name, kind, message)
+        };
         let ends = ups.into_iter().map(send).collect();
         self.touch();
         Ok(ends)

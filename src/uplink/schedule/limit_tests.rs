@@ -66,7 +66,7 @@ impl Line {
         for seq in 0..each * devices {
             let pending =
                 Pending { seq: Seq(seq as i64), lane: "".into(), received_ms: 0, body: None, waiter: None };
-            schedule.push(device(seq % devices), pending, || Some(hub("hub")));
+            schedule.push(Lane::live(device(seq % devices)), pending, || Some(hub("hub")));
         }
         let (now, hub) = (Instant::now(), Hub::new(limit));
         Self { schedule, now, hub, under_way: VecDeque::new(), states: Vec::new(), sent: 0, ill: 0 }
@@ -81,11 +81,11 @@ impl Line {
             self.hub.tokens = (self.hub.tokens + self.hub.limit / 1000.0).min(self.hub.limit);
             while self.under_way.front().is_some_and(|(at, ..)| *at <= self.now) {
                 let Some((_, ticket, item)) = self.under_way.pop_front() else { break };
-                let verdict = if (0..self.ill).any(|number| ticket.device == device(number)) {
+                let verdict = if (0..self.ill).any(|number| ticket.lane.device == device(number)) {
                     self.hub.refused += 1;
                     Verdict::Throttled(hub("hub"))
                 } else {
-                    self.hub.verdict("hub", &ticket.device, item.seq.0)
+                    self.hub.verdict("hub", &ticket.lane.device, item.seq.0)
                 };
                 let accepted = matches!(verdict, Verdict::Finished { .. });
                 self.sent += usize::from(accepted);
@@ -171,7 +171,7 @@ fn one_throttled_device_is_its_own_trouble() {
     let mut push = |schedule: &mut Schedule, number| {
         seq += 1;
         let pending = Pending { seq: Seq(seq), lane: "".into(), received_ms: 0, body: None, waiter: None };
-        schedule.push(device(number), pending, || Some(hub("hub")));
+        schedule.push(Lane::live(device(number)), pending, || Some(hub("hub")));
     };
     push(&mut schedule, 0);
     let here = |_: &EndDevice| Some(hub("hub"));
@@ -180,10 +180,10 @@ fn one_throttled_device_is_its_own_trouble() {
         push(&mut schedule, 1);
         schedule.wake(now, here);
         let starts = schedule.start(now, here);
-        assert!(starts.iter().any(|start| start.device == device(1)), "it goes at once");
+        assert!(starts.iter().any(|start| start.lane.device == device(1)), "it goes at once");
         for start in starts {
             let (ticket, item) = start.into_parts();
-            let ill = ticket.device == device(0);
+            let ill = ticket.lane.device == device(0);
             let verdict = if ill {
                 Verdict::Throttled(hub("hub"))
             } else {
@@ -241,7 +241,7 @@ fn a_throttled_hub_leaves_another_alone() {
         for seq in 0..5 {
             let seq = Seq(seq * 100 + number as i64);
             let pending = Pending { seq, lane: "".into(), received_ms: 0, body: None, waiter: None };
-            schedule.push(device(number), pending, || Some(hub(at)));
+            schedule.push(Lane::live(device(number)), pending, || Some(hub(at)));
         }
     }
     let place = |device: &EndDevice| {
@@ -253,7 +253,7 @@ fn a_throttled_hub_leaves_another_alone() {
         now += MS;
         for start in schedule.start(now, place) {
             let (ticket, item) = start.into_parts();
-            let at = place(&ticket.device);
+            let at = place(&ticket.lane.device);
             let (item, verdict) = if ticket.place == Place::Hub(hub("slow")) {
                 (Some(item), Verdict::Throttled(hub("slow")))
             } else {
@@ -278,7 +278,7 @@ fn who_did_not_know_its_hub_waits_for_its_turn_there_before_anything_is_sent() {
     for number in 0..30 {
         let seq = Seq(number as i64);
         let pending = Pending { seq, lane: "".into(), received_ms: 0, body: None, waiter: None };
-        schedule.push(device(number), pending, || None);
+        schedule.push(Lane::live(device(number)), pending, || None);
     }
     let starts = schedule.start(now, |_| None);
     assert_eq!(starts.len(), 30, "all may ask where they live");
@@ -289,4 +289,33 @@ fn who_did_not_know_its_hub_waits_for_its_turn_there_before_anything_is_sent() {
     let here = |_: &EndDevice| Some(hub("hub"));
     assert_eq!(schedule.start(now, here).len(), 10);
     assert_eq!(schedule.start(now + MS * 1001, here).len(), 10);
+}
+
+#[test]
+fn devices_whose_hub_is_never_known_beforehand_probe_a_hub_that_is_down() {
+    let mut schedule = Schedule::new(BACKOFF, 100, None);
+    let mut now = Instant::now();
+    for number in 0..5 {
+        let seq = Seq(number as i64);
+        let pending = Pending { seq, lane: "".into(), received_ms: 0, body: None, waiter: None };
+        schedule.push(Lane::live(device(number)), pending, || None);
+    }
+    let (mut asked, mut sent) = (0, 0);
+    for _ in 0..20_000 {
+        now += MS;
+        schedule.wake(now, |_| None);
+        for start in schedule.start(now, |_| None) {
+            let (ticket, item) = start.into_parts();
+            let verdict = if ticket.place == Place::Hub(hub("hub")) {
+                sent += 1;
+                Verdict::RetryHub(hub("hub"))
+            } else {
+                asked += 1;
+                Verdict::Resolved(hub("hub"))
+            };
+            schedule.finished(ticket, Some(item), verdict, now, || None);
+        }
+    }
+    assert_eq!(asked, 5, "each asks once");
+    assert!((8..=20).contains(&sent), "{sent} probes in 20 s");
 }

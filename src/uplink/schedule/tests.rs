@@ -17,7 +17,7 @@ fn hub(host: &str) -> HubAddress {
 
 fn push(schedule: &mut Schedule, id: &str, seq: i64, host: &str) {
     let pending = Pending { seq: Seq(seq), lane: "".into(), received_ms: 0, body: None, waiter: None };
-    schedule.push(device(id), pending, || Some(hub(host)));
+    schedule.push(Lane::live(device(id)), pending, || Some(hub(host)));
 }
 
 fn take(schedule: &mut Schedule, now: Instant) -> Vec<(String, i64, Ticket, Item)> {
@@ -25,7 +25,7 @@ fn take(schedule: &mut Schedule, now: Instant) -> Vec<(String, i64, Ticket, Item
     starts
         .map(|start| {
             let (ticket, item) = start.into_parts();
-            (ticket.device.device_id().to_owned(), item.seq.0, ticket, item)
+            (ticket.lane.device.device_id().to_owned(), item.seq.0, ticket, item)
         })
         .collect()
 }
@@ -148,7 +148,8 @@ fn a_device_that_moved_away_does_not_wait_for_its_old_hub() {
     let (mut schedule, at) = down(&["a", "b", "c"]);
     let started =
         schedule.start(at, |device| Some(hub(if device.device_id() == "c" { "hub" } else { "other" })));
-    let mut started: Vec<_> = started.iter().map(|start| (start.device.device_id(), start.probe)).collect();
+    let mut started: Vec<_> =
+        started.iter().map(|start| (start.lane.device.device_id(), start.probe)).collect();
     started.sort_unstable();
     assert_eq!(started, [("a", false), ("b", false), ("c", true)]);
 }
@@ -161,7 +162,7 @@ fn an_application_whose_dps_is_slow_holds_no_other_and_leaves_nothing_behind() {
     {
         let pending =
             Pending { seq: Seq(seq as i64), lane: "".into(), received_ms: 0, body: None, waiter: None };
-        schedule.push(EndDevice::new("", application, id).expect("valid"), pending, || None);
+        schedule.push(Lane::live(EndDevice::new("", application, id).expect("valid")), pending, || None);
     }
     let mut done = Vec::new();
     for expected in [&["a", "b", "d"][..], &["c"]] {
@@ -235,8 +236,31 @@ fn a_long_backlog_of_one_device_leaves_the_memory_to_the_others() {
     for seq in 0..100 {
         let body = Some(body.clone());
         let pending = Pending { seq: Seq(seq), lane: "".into(), received_ms: 0, body, waiter: None };
-        schedule.push(device("long"), pending, || None);
+        schedule.push(Lane::live(device("long")), pending, || None);
     }
-    let lane = &schedule.lanes[&device("long")];
+    let lane = &schedule.lanes[&Lane::live(device("long"))];
     assert_eq!(lane.queue.iter().filter(|item| item.hot.is_some()).count(), BODIES_PER_LANE);
+}
+
+#[test]
+fn backfilled_messages_start_only_when_no_other_is_ready_and_in_their_share() {
+    let (mut schedule, now) = (Schedule::new(BACKOFF, 16, None), Instant::now());
+    let pending = |seq| Pending { seq: Seq(seq), lane: "".into(), received_ms: 0, body: None, waiter: None };
+    for seq in 0..5 {
+        let id = format!("old-{seq}");
+        schedule.push(Lane::backfilled(device(&id)), pending(seq), || Some(hub("hub")));
+    }
+    for seq in 10..14 {
+        push(&mut schedule, &format!("new-{seq}"), seq, "hub");
+    }
+    let started = take(&mut schedule, now);
+    let seqs: Vec<_> = started.iter().map(|(_, seq, ..)| *seq).collect();
+    assert_eq!(seqs, [10, 11, 12, 13, 0, 1], "two of sixteen places are for backfilled ones");
+    // A live message of the same device needs not wait for its backfilled one.
+    push(&mut schedule, "old-0", 20, "hub");
+    let seqs: Vec<_> = take(&mut schedule, now).iter().map(|(_, seq, ..)| *seq).collect();
+    assert_eq!(seqs, [20]);
+    let (_, _, ticket, _) = started.into_iter().find(|(_, seq, ..)| *seq == 0).expect("started");
+    schedule.finished(ticket, None, FINISHED, now, || Some(hub("hub")));
+    assert_eq!(take(&mut schedule, now)[0].1, 2, "in their order");
 }

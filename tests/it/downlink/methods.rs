@@ -9,8 +9,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tti_connector::azure::{MethodReply, MethodRequest};
-use tti_connector::downlink::{Ledger, Methods, ReportState};
-use tti_connector::things_stack::{ApiError, DownlinkState, Operation, Payload, QueuedDownlink};
+use tti_connector::downlink::{Begun, EntryId, Ledger, Methods, NewEntry, Progress, ReportState, Source};
+use tti_connector::things_stack::{
+    ApiError, Downlink, DownlinkState, Operation, Payload, Priority, QueuedDownlink,
+};
 
 use super::stage::{Stage, device, event, hub_device, rules, until};
 
@@ -56,6 +58,43 @@ impl World {
 
 fn says(reply: &MethodReply) -> (i32, &str) {
     (reply.status, reply.payload["status"].as_str().unwrap())
+}
+
+/// Else the new one would be the last that was sent, by which The Things Stack tells where the earlier one is.
+#[tokio::test(start_paused = true)]
+async fn a_downlink_is_pushed_only_once_it_is_known_what_became_of_an_earlier_one_of_its_device() {
+    let world = World::new().await;
+    let earlier = NewEntry {
+        id: EntryId::of(&[b"earlier"]),
+        device: device("d"),
+        source: Source::Desired,
+        correlation: "earlier".to_owned(),
+        f_port: 1,
+        confirmed: false,
+        operation: Operation::Push,
+    };
+    // It was pushed, and the program ended before the answer came.
+    assert_eq!(world.ledger.begin(earlier.clone()).await, Ok(Begun::New));
+    let pushed = Downlink {
+        f_port: 1,
+        payload: Payload::Raw(vec![1]),
+        confirmed: false,
+        priority: Priority::Normal,
+        class_b_c: None,
+        correlation_ids: vec![earlier.id.correlation_id()],
+    };
+    world.stage.now().pushed.push((device("d"), Operation::Push, pushed));
+
+    let payload = json!({"port": 5, "hex": "0102"});
+    world.stage.now().api_error = Some(ApiError::Unsure { detail: "no answer".to_owned() });
+    assert_eq!(world.call("downlink", payload.clone()).await.status, 503);
+    assert_eq!((world.stage.now().pushed.len(), world.stage.now().tries), (1, 0), "nothing was pushed");
+
+    world.stage.now().api_error = None;
+    let another = json!({"port": 6, "hex": "0102"});
+    assert_eq!(says(&world.call("downlink", another).await), (200, "queued"));
+    assert_eq!(world.ledger.progress(earlier.id).await, Ok(Some(Progress::Queued)));
+    assert_eq!(world.stage.now().pushed.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -284,7 +284,11 @@ fn changed(mut config: Config, change: impl FnOnce(&mut Config)) -> Config {
 
 /// An application's section with this key.
 pub(crate) fn application(api_key: &str) -> ThingsStackApplication {
-    ThingsStackApplication { api_key: Some(Secret::new(api_key.to_owned())), webhook_id: None }
+    ThingsStackApplication {
+        api_key: Some(Secret::new(api_key.to_owned())),
+        webhook_id: None,
+        backfill: false,
+    }
 }
 
 /// A cloud-to-device message.

@@ -50,7 +50,7 @@ async fn a_parked_message_is_told_by_its_reason_and_that_it_is_kept() {
         assert!(detail.starts_with("It is so. The message is kept"), "{detail}");
         assert!(detail.contains("spool requeue"), "{detail}");
     }
-    assert_eq!(desk.metric("tti_connector_webhook_stored_messages_total"), 9);
+    assert_eq!(desk.metric("tti_connector_webhook_stored_messages_total"), 10);
     assert!(!desk.metrics.render().contains("refused_requests_total{"), "kept is not refused");
 }
 

@@ -36,7 +36,7 @@ fn a_number_reaches_the_formatter_as_the_nearest_double_and_not_the_one_beside_i
     let request = read(&[("Port", "5")], body).unwrap();
     assert_eq!(
         request.downlink.payload,
-        decoded(json!({"a": 1.4e34, "b": 122.416_294_033_786_585, "c": 5e-324}))
+        decoded(json!({"a": 1.4e34, "b": 122.416_294_033_786_58, "c": 5e-324}))
     );
 }
 
