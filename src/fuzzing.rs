@@ -18,13 +18,15 @@ use serde_json::Map;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::model::fuzzing::head_and_body;
-use crate::{azure, config, devices, downlink, emulator, iot_hub, net, spool, things_stack, uplink, webhook};
+use crate::{
+    azure, backfill, config, devices, downlink, emulator, iot_hub, net, spool, things_stack, uplink, webhook,
+};
 
 /// A target and its name, which is its corpus's too.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("amqp_between", amqp::between),
     ("amqp_frames", amqp_frames),
     ("amqp_message", amqp_message),
@@ -42,6 +44,7 @@ pub const TARGETS: [Target; 20] = [
     ("rows", rows),
     ("sas", sas),
     ("spool_line", spool_line),
+    ("storage_rows", storage_rows),
     ("things_stack_answer", things_stack_answer),
     ("webhook_json", webhook_json),
     ("webhook_request", webhook_request),
@@ -147,6 +150,11 @@ fn spool_line(data: &[u8]) {
 fn rows(data: &[u8]) {
     downlink::fuzzing::row(data);
     devices::fuzzing::row(data);
+}
+
+/// What the Storage Integration answers, up to what is to be sent of it.
+fn storage_rows(data: &[u8]) {
+    backfill::fuzzing::rows(things_stack::fuzzing::stored_rows(data));
 }
 
 fn amqp_frames(data: &[u8]) {

@@ -13,6 +13,8 @@
 //! Knows no HTTP, no SQLite and no hub.
 
 mod application;
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(crate) mod fuzzing;
 mod gaps;
 mod handle;
 mod identity;

@@ -67,7 +67,7 @@ macro_rules! replayed {
 
 replayed! {
     amqp_between amqp_frames amqp_message amqp_to_emulator amqp_to_hub_client cloud_message config connection_string
-    desired direct_method downlink_events dps_answer emulator_request emulator_twin rows sas spool_line
+    desired direct_method downlink_events dps_answer emulator_request emulator_twin rows sas spool_line storage_rows
     things_stack_answer webhook_json webhook_request
 }
 

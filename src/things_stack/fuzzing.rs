@@ -1,7 +1,9 @@
 //! Fuzz targets: messages about downlinks, answers of the API, and offers of keys. Calls nothing.
 
+use bytes::Bytes;
+
 use super::answer::{self, Call};
-use super::{ApiError, Downlink};
+use super::{ApiError, Downlink, storage};
 use super::{
     CORRELATION_PREFIX, DownlinkEvent, DownlinkOffer, Envelope, KeyOptions, Keys, Learnt, Operation, Trim,
     listing, offered_url, request, trim_gateways,
@@ -99,4 +101,23 @@ pub(crate) fn offer(device: &EndDevice, offer: DownlinkOffer<'_>) {
 pub(crate) fn body_of(downlink: &Downlink, operation: Operation) -> String {
     assert!(["push", "replace"].contains(&operation.as_str()));
     request::downlinks(&[downlink])
+}
+
+/// An answer of the Storage Integration: the same rows however it is cut, each of them an object. The first byte says how.
+pub(crate) fn stored_rows(data: &[u8]) -> Vec<Bytes> {
+    let Some((piece, answer)) = data.split_first() else { return Vec::new() };
+    let whole = storage::page_of(answer, answer.len().max(1));
+    match (whole, storage::page_of(answer, usize::from(*piece).max(1))) {
+        (Ok(whole), Ok(pieces)) => {
+            assert_eq!((&whole.rows, whole.bad), (&pieces.rows, pieces.bad));
+            assert!(whole.rows.iter().all(|row| row.starts_with(b"{") && is_json(row)));
+            whole.rows
+        }
+        (Err(whole), Err(pieces)) => {
+            assert_eq!(whole, pieces);
+            assert!(whole.to_string().chars().count() <= 600, "{whole}");
+            Vec::new()
+        }
+        (whole, pieces) => panic!("{whole:?} at once, {pieces:?} in pieces"),
+    }
 }

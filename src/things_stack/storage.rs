@@ -165,6 +165,15 @@ async fn read(response: &mut Response, deadline: Instant, limit: u32) -> Result<
     }
 }
 
+/// A page out of an answer that came in pieces of this size. For the fuzz target.
+#[cfg(all(any(test, fuzzing), feature = "emulator"))]
+pub(super) fn page_of(answer: &[u8], piece: usize) -> Result<StoredPage, ApiError> {
+    let (mut lines, mut gathered) = (Lines::new(MAX_ROW_BYTES), Gathered::default());
+    answer.chunks(piece).for_each(|piece| lines.push(piece, |line| gathered.take(line)));
+    lines.finish(|line| gathered.take(line));
+    gathered.into_page()
+}
+
 #[derive(Default)]
 struct Gathered {
     page: StoredPage,

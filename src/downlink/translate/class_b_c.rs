@@ -99,11 +99,12 @@ fn index(fields: &Map<String, Value>, name: &str) -> Option<u32> {
     }
 }
 
-/// An id as The Things Stack has them: lower-case letters and digits, single dashes between.
+/// An id as The Things Stack has them: three or more lower-case letters and digits, single dashes between.
 fn checked_id(id: &str) -> Option<String> {
     let word =
         |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    ((3..=MAX_ID_CHARS).contains(&id.len()) && id.split('-').all(word)).then(|| id.to_owned())
+    let words = id.split('-').map(str::len).sum::<usize>();
+    (words >= 3 && id.len() <= MAX_ID_CHARS && id.split('-').all(word)).then(|| id.to_owned())
 }
 
 #[cfg(test)]
@@ -125,9 +126,20 @@ mod tests {
         ] {
             assert_eq!(gateways_text("g", text), Ok(expected.clone()), "{text}");
         }
-        for text in
-            ["", "roof-1,", "Roof", "a", "roof--1", "-roof", "roof:x", "roof:1:2:3", "[1]", "[", "roof:-1"]
-        {
+        for text in [
+            "",
+            "roof-1,",
+            "Roof",
+            "a",
+            "roof--1",
+            "a-b",
+            "-roof",
+            "roof:x",
+            "roof:1:2:3",
+            "[1]",
+            "[",
+            "roof:-1",
+        ] {
             assert!(gateways_text("g", text).is_err(), "{text}");
         }
         assert!(gateways_text("g", &vec!["roof"; 101].join(",")).is_err());
