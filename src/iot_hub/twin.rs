@@ -22,8 +22,6 @@ use super::safe_link::{Incoming, Loss, SafeReceiver, SafeSender, said};
 use crate::azure::{Desired, HubDevice};
 use crate::model::ParkReason;
 
-/// Pause after the hub said that the messages of its day are used up.
-const AFTER_QUOTA: Duration = Duration::from_secs(300);
 /// Answers and changes that may be on their way.
 const CREDIT: u32 = 8;
 /// A hub that takes no request for this long has lost the thread: the links are given up.
@@ -199,12 +197,7 @@ impl Twin {
         let at = self.asked.iter().position(|asked| asked.id == answer.id)?;
         let asked = self.asked.swap_remove(at);
         self.unanswered = 0;
-        let class = match answer.status {
-            403 if names_quota(&answer.body) => {
-                Some(Class::Retry(RetryReason::Quota, Some(AFTER_QUOTA), false))
-            }
-            status => classify::twin_status(status),
-        };
+        let class = classify::twin_status(answer.status);
         self.proven |= class.is_none();
         let failed = |class| {
             let detail = format!(
@@ -258,9 +251,4 @@ impl Twin {
         }
         Ok(())
     }
-}
-
-/// 403 is a refusal of the device, but for this number.
-fn names_quota(body: &[u8]) -> bool {
-    body.windows(6).any(|part| part == b"403002")
 }

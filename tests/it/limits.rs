@@ -100,7 +100,7 @@ async fn a_hub_of_the_configured_tier_never_has_to_throttle() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttling_hub_is_paced_down_to_without_reconnects_and_drains_when_the_limit_is_lifted() {
     const DEVICES: usize = 60;
-    const EACH: u32 = 10;
+    const EACH: u32 = 12;
     let world = World::new(1).await;
     let hub = world.hub(0);
     make(hub, DEVICES);
@@ -109,14 +109,14 @@ async fn a_throttling_hub_is_paced_down_to_without_reconnects_and_drains_when_th
     // All are connected before the limit comes.
     post(&poster, DEVICES, 1..=1).await;
     arrived(hub, DEVICES as u64).await;
-    hub.set_tier(TierSettings { max_delay: Duration::from_millis(100), ..s1(0.5) });
+    hub.set_tier(s1(1.0));
     let began = Instant::now();
     post(&poster, DEVICES, 2..=EACH).await;
     until("it throttles", async || (hub.traffic().telemetry.throttled > 0).then_some(())).await;
     sleep(Duration::from_secs(2)).await;
     let under_limit = hub.traffic();
     let passed = began.elapsed().as_secs_f64();
-    let most = 60.0 + 50.0 * (passed + 1.5);
+    let most = 60.0 + 100.0 * (passed + 1.5);
     assert!((under_limit.telemetry.accepted as f64) < most, "{under_limit:?} after {passed} s");
     let metrics = poster.metrics(&connector).await;
     assert!(metrics.contains("tti_connector_hub_pace_messages_per_second{hub=\"localhost\"}"), "{metrics}");
@@ -129,8 +129,8 @@ async fn a_throttling_hub_is_paced_down_to_without_reconnects_and_drains_when_th
         began.elapsed()
     );
     all_there_once_and_in_order(hub, DEVICES, EACH);
-    // Those under way when it began, and few later.
-    assert!(traffic.telemetry.throttled <= DEVICES as u64 * 3 / 2, "{traffic:?}");
+    // Those under way while the pace was learnt, and few later.
+    assert!(traffic.telemetry.throttled <= DEVICES as u64 * 2 + 30, "{traffic:?}");
     assert_eq!((traffic.connections, traffic.connects.accepted), (1, DEVICES as u64), "no reconnect");
     assert_eq!(poster.ready(&connector).await.0, 200);
     connector.stop().await;
