@@ -88,7 +88,11 @@ async fn a_downlink_is_pushed_only_once_it_is_known_what_became_of_an_earlier_on
     let payload = json!({"port": 5, "hex": "0102"});
     world.stage.now().api_error = Some(ApiError::Unsure { detail: "no answer".to_owned() });
     assert_eq!(world.call("downlink", payload.clone()).await.status, 503);
-    assert_eq!((world.stage.now().pushed.len(), world.stage.now().tries), (1, 0), "nothing was pushed");
+    let (pushed, tries) = {
+        let now = world.stage.now();
+        (now.pushed.len(), now.tries)
+    };
+    assert_eq!((pushed, tries), (1, 0), "nothing was pushed");
 
     world.stage.now().api_error = None;
     let another = json!({"port": 6, "hex": "0102"});
