@@ -149,11 +149,16 @@ pub(crate) fn answered(stream: &mut TcpStream, buffer: &mut [u8]) -> (u16, Strin
     }
 }
 
-/// One number of the connector's metrics.
-pub(crate) fn metric(admin: u16, name: &str) -> u64 {
+/// The connector's metrics.
+pub(crate) fn metrics(admin: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", admin)).expect("admin listens");
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
-    let text = answered(&mut stream, &mut vec![0; 64 * 1024]).1;
+    answered(&mut stream, &mut vec![0; 64 * 1024]).1
+}
+
+/// One number of them.
+pub(crate) fn metric(admin: u16, name: &str) -> u64 {
+    let text = metrics(admin);
     let line =
         text.lines().find(|line| line.starts_with(name) && line.as_bytes().get(name.len()) == Some(&b' '));
     line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map_or(0, |value| value as u64)

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tti_connector::azure::{ConnectionString, Credential, sas};
 
 /// One hub as a service sees it.
+#[derive(Clone)]
 pub(crate) struct Service {
     host: String,
     amqp_port: u16,
