@@ -1,6 +1,7 @@
 //! Byte streams and HTTP: TCP, TLS settings, WebSocket as a stream, proxies, AMQP keep-alive, an HTTP client. Knows nothing of messages.
 
 mod close_answer;
+mod coalesce;
 mod frame_bytes;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;
@@ -14,5 +15,6 @@ mod trust;
 pub mod websocket;
 
 pub use close_answer::CloseAnswer;
+pub use coalesce::Coalesce;
 pub use http_client::{HttpClientError, Schemes, causes, http_client};
 pub use keep_alive::KeepAlive;
