@@ -88,6 +88,8 @@ pub(super) fn connect(file: &Path, more: OpenFlags) -> rusqlite::Result<Connecti
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // A failed disk must not be synced again on the way out; `close` checkpoints itself.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Else statements that compare a column with a parameter are planned anew whenever its value is another one.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(conn)
 }
@@ -126,6 +128,20 @@ mod tests {
         assert_eq!(pragma("max_page_count"), limits.max_pages(PAGE_BYTES));
         let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("mode");
         assert_eq!(mode, "wal");
+    }
+
+    #[test]
+    fn a_statement_is_planned_once_whatever_its_parameters_are() {
+        let folder = tempfile::tempdir().expect("folder");
+        let limits = Limits::new(&crate::config::Spool::default());
+        let (conn, _) = open_writer(&folder.path().join("spool.db"), &limits).expect("opens");
+        let text = "SELECT key FROM dedup WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?";
+        let mut statement = conn.prepare(text).expect("prepared");
+        for now_ms in [1_i64, 2, 3] {
+            let mut rows = statement.query([now_ms, 10]).expect("asked");
+            assert!(rows.next().expect("read").is_none());
+        }
+        assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0);
     }
 
     #[test]
