@@ -23,8 +23,8 @@ use super::things_stack::{self, ThingsStack};
 use super::tier::TierSettings;
 
 const LOCK_FILE: &str = "emulator.lock";
-/// AMQP connections, and separately HTTPS connections. A thousand devices with a connection each, and spare.
-const MAX_CONNECTIONS: usize = 4096;
+/// AMQP connections, and separately HTTPS connections. Ten thousand devices with a connection each, and spare.
+const MAX_CONNECTIONS: usize = 16_384;
 
 /// Hubs, a DPS and maybe a Things Stack that listen. Ends at [`shutdown`](Self::shutdown), or roughly when dropped.
 #[derive(Debug)]
