@@ -99,7 +99,8 @@ fn measure(messages: u64, options: &Backlog) -> Vec<String> {
     // The disk is not the measured one's fault.
     _ = Command::new("sync").status();
     // Nobody listens there: the hub is away, and the backlog stays.
-    let away = Plan { amqp_port: Some(support::free_port()), ..plan.clone() };
+    let mut away = Plan { amqp_port: Some(support::free_port()), ..plan.clone() };
+    away.settings.push(("TTI_CONNECTOR__LOG__LEVEL".to_owned(), "error".to_owned()));
     let (subject, clean_s) = serve(&stage, &away, 0);
     thread::sleep(Duration::from_secs(3));
     let rss_mb = subject.process().rss_mb();

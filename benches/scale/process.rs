@@ -39,6 +39,13 @@ impl Process {
         self.status_mb("VmHWM")
     }
 
+    /// Given to the disk so far, in kB.
+    pub(crate) fn written_kb(self) -> f64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.0)).expect("it runs");
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        line.and_then(|bytes| bytes.parse::<f64>().ok()).expect("a number") / 1024.0
+    }
+
     pub(crate) fn open_files(self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.0)).expect("it runs").count()
     }

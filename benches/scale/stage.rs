@@ -50,12 +50,19 @@ pub(crate) struct Cpu(pub(crate) [f64; 3]);
 pub(crate) struct Phase {
     pub(crate) book: Arc<Book>,
     pub(crate) cpu: Cpu,
+    /// What the subject gave to the disk.
+    written_kb: f64,
 }
 
 impl Phase {
     /// CPU in microseconds an uplink: subject, hub, generator.
     pub(crate) fn cpu_us(&self) -> [f64; 3] {
         self.cpu.0.map(|seconds| seconds * 1e6 / f64::from(self.book.count))
+    }
+
+    /// What the subject gave to the disk for each uplink.
+    pub(crate) fn kb_an_uplink(&self) -> f64 {
+        self.written_kb / f64::from(self.book.count)
     }
 
     /// Uplinks a second from the first post to the last acceptance.
@@ -123,7 +130,7 @@ impl Stage {
     /// One did not arrive, or arrived twice.
     pub(crate) fn phase(&self, subject: &Subject, count: u32, connections: u32, rate: Option<f64>) -> Phase {
         let book = self.open_book(count);
-        let before = self.cpu(subject);
+        let (before, written_kb) = (self.cpu(subject), subject.process().written_kb());
         self.runtime.block_on(generator::post(subject.webhook, &book, connections, rate));
         self.settle(&book);
         let after = self.cpu(subject);
@@ -131,7 +138,8 @@ impl Stage {
         for (index, spent) in cpu.0.iter_mut().enumerate() {
             *spent = after.0[index] - before.0[index];
         }
-        Phase { book, cpu }
+        let written_kb = subject.process().written_kb() - written_kb;
+        Phase { book, cpu, written_kb }
     }
 
     /// Waits until all of the book has arrived.

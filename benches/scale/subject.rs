@@ -31,6 +31,8 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn of(who: Who, binary: Option<PathBuf>) -> Self {
+        // It is started in another folder.
+        let binary = binary.map(|path| path.canonicalize().expect("that binary exists"));
         Self { who, binary, amqp_port: None, settings: Vec::new() }
     }
 

@@ -14,6 +14,7 @@ use super::subject::Plan;
 struct Shown {
     throughput: f64,
     flat: [f64; 3],
+    written_kb: f64,
     half_rate: f64,
     half: [f64; 3],
     answer: [f64; 3],
@@ -58,6 +59,7 @@ fn measure(plan: &Plan, devices: u32, options: &Uplinks) -> Shown {
     let mut shown = Shown {
         throughput: flat.throughput(),
         flat: flat.cpu_us(),
+        written_kb: flat.kb_an_uplink(),
         met_s: met.book.took().as_secs_f64(),
         rss_mb,
         kb_a_device: (rss_mb - bare_mb) * 1024.0 / f64::from(devices),
@@ -84,13 +86,14 @@ fn measure(plan: &Plan, devices: u32, options: &Uplinks) -> Shown {
 
 fn tell(name: &str, devices: u32, shown: &Shown) {
     println!(
-        "{devices:>6} {name}: {:.0}/s, CPU flat out {:.1} + hub {:.1} + generator {:.1} us; \
+        "{devices:>6} {name}: {:.0}/s, CPU flat out {:.1} + hub {:.1} + generator {:.1} us, {:.1} kB to disk; \
          at {:.0}/s {:.1} + {:.1} + {:.1} us; answer {:.1}/{:.1}/{:.1} ms, accepted {:.0}/{:.0}/{:.0} ms; \
          met in {:.1} s, RSS {:.0} MB (peak {:.0}), {:.1} kB a device; {} threads, {} files, {} tasks; load {:.1}",
         shown.throughput,
         shown.flat[0],
         shown.flat[1],
         shown.flat[2],
+        shown.written_kb,
         shown.half_rate,
         shown.half[0],
         shown.half[1],
@@ -160,6 +163,7 @@ pub(crate) fn run(options: &Uplinks) -> Vec<Table> {
                 of(|run| run.accepted[1], 0),
                 of(|run| run.flat[1], 0),
                 of(|run| run.flat[2], 0),
+                of(|run| run.written_kb, 1),
             ]);
             memory.push(vec![
                 devices.to_string(),
@@ -190,6 +194,7 @@ pub(crate) fn run(options: &Uplinks) -> Vec<Table> {
                 "accepted p99 ms",
                 "hub CPU µs",
                 "generator CPU µs",
+                "kB to disk",
             ],
             rows: speed,
         },
