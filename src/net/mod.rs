@@ -2,10 +2,12 @@
 
 mod close_answer;
 mod frame_bytes;
+mod frame_guard;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;
 mod http_client;
 mod keep_alive;
+mod nesting;
 pub mod proxy;
 pub mod tcp;
 pub mod tls;
@@ -14,5 +16,6 @@ mod trust;
 pub mod websocket;
 
 pub use close_answer::CloseAnswer;
+pub use frame_guard::{FrameGuard, nested_too_deep};
 pub use http_client::{HttpClientError, Schemes, causes, http_client};
 pub use keep_alive::KeepAlive;

@@ -23,7 +23,7 @@ use super::strikes::{Ending, Strikes};
 use super::tokens::Grant;
 use super::wire::{Wire, WireControl};
 use crate::emulator::Hub;
-use crate::net::{CloseAnswer, KeepAlive};
+use crate::net::{CloseAnswer, FrameGuard, KeepAlive};
 
 const RAW_HEADER: [u8; 8] = *b"AMQP\x00\x01\x00\x00";
 const SASL_HEADER: [u8; 8] = *b"AMQP\x03\x01\x00\x00";
@@ -58,6 +58,7 @@ where
             return None;
         }
         let wire = Wire::new(stream, Bytes::copy_from_slice(&header), &control);
+        let wire = FrameGuard::new(wire, options.max_frame_size);
         let wire = CloseAnswer::new(KeepAlive::new(wire, HEARTBEAT));
         accept(wire, header == SASL_HEADER, &sasl, &options)
             .await
