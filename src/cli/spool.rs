@@ -8,14 +8,14 @@ use serde_json::json;
 
 use crate::config;
 use crate::model::{Clock, Lane};
-use crate::spool::{Operator, OperatorError, ParkedFilter, ParkedRecord, Selection, Seq};
+use crate::spool::{self, Operator, OperatorError, ParkedFilter, ParkedRecord, Selection, Seq};
 
 /// Records asked for at once.
 const PAGE: usize = 500;
 const HEADER: [&str; 7] = ["NUMBER", "APPLICATION", "DEVICE", "REASON", "AGE", "BYTES", "DETAIL"];
 
 /// Lists at most `limit` parked messages that match, the lowest number first: a table, or with `json` one object
-/// a line.
+/// a line. Below a table stand the damaged databases that were set aside.
 ///
 /// # Errors
 /// See [`OperatorError`].
@@ -30,7 +30,17 @@ pub async fn list(
     let mut operator = Operator::connect(config).await?;
     let listed = pages(&mut operator, filter, limit, json, clock, out).await;
     operator.close().await;
-    listed
+    listed?;
+    if !json {
+        for file in spool::damaged_files(&config.directory) {
+            writeln!(
+                out,
+                "{} was damaged and set aside; what could be read of it was saved. Look at it, then delete it.",
+                file.display()
+            )?;
+        }
+    }
+    Ok(())
 }
 
 async fn pages(

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::wire::{self, Edit, Way, framed};
-use super::{cases, panics, paused};
+use super::{cases, panics, paused, with_time};
 use crate::azure::{MethodReply, Settlement};
 use crate::emulator::{AmqpOptions, CloudMessage, Hub, serve_amqp};
 use crate::iot_hub::{DeviceEvent, IotHub};
@@ -32,19 +32,19 @@ const MAX_CONNECTIONS: usize = 3;
 /// length before each body. Otherwise it goes as it is.
 pub(super) fn to_emulator(data: &[u8]) {
     let before = panics();
-    paused().block_on(async {
+    paused().block_on(with_time(async {
         let (stop, (ours, theirs)) = (CancellationToken::new(), duplex(PIPE_BYTES));
         let serving = tokio::spawn(serve_amqp(theirs, cases::hub(), AmqpOptions::default(), stop.clone()));
         feed(ours, data).await;
         timeout(END, serving).await.expect("the emulator waits for ever").expect("the emulator panicked");
-    });
+    }));
     assert_eq!(panics(), before, "a task panicked");
 }
 
 /// The same to the connector's client: each of its connections is answered so.
 pub(super) fn to_hub_client(data: &[u8]) {
     let before = panics();
-    paused().block_on(async {
+    paused().block_on(with_time(async {
         let data: Arc<[u8]> = data.into();
         let (connections, tasks) = (AtomicUsize::new(0), TaskTracker::new());
         let feeding = tasks.clone();
@@ -59,7 +59,7 @@ pub(super) fn to_hub_client(data: &[u8]) {
         use_all(client, events, false).await;
         tasks.close();
         timeout(END, tasks.wait()).await.expect("the client keeps its streams");
-    });
+    }));
     assert_eq!(panics(), before, "a task panicked");
 }
 
@@ -109,7 +109,7 @@ pub(super) type Seen = Arc<dyn Fn(Way, &[u8]) + Send + Sync>;
 /// As [`between`], and tells `seen`.
 pub(super) fn talk(flags: u8, edits: Vec<Edit>, seen: Seen) {
     let before = panics();
-    paused().block_on(async {
+    paused().block_on(with_time(async {
         let (hub, stop, tasks) = (cases::hub(), CancellationToken::new(), TaskTracker::new());
         if flags & 2 != 0 {
             wish(&hub);
@@ -152,7 +152,7 @@ pub(super) fn talk(flags: u8, edits: Vec<Edit>, seen: Seen) {
         stop.cancel();
         tasks.close();
         timeout(END, tasks.wait()).await.expect("somebody waits for ever");
-    });
+    }));
     assert_eq!(panics(), before, "a task panicked");
 }
 

@@ -148,7 +148,7 @@ impl CbsLinks {
         drop(requests);
         locked(&waiting).clear();
         drop((sender, receiver));
-        safe_link::end(session).await;
+        safe_link::end(session);
         condition
     }
 }

@@ -171,7 +171,7 @@ impl DeviceSession {
             }
             Err(loss) => {
                 let failure = failure(loss, connection, pool).await;
-                safe_link::end(session).await;
+                safe_link::end(session);
                 Err(failure.error)
             }
         }
@@ -281,7 +281,7 @@ impl DeviceSession {
         self.telemetry.close().await;
         if self.seat.connection.is_live() {
             self.receivers.closed().await;
-            safe_link::end(self.session).await;
+            safe_link::end(self.session);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::classify::{self, Class, Condition, Scope};
 use super::error::{RetryReason, SendError};
 use super::options::{IotHubOptions, Transport};
 use crate::azure::HubAddress;
-use crate::net::{CloseAnswer, Coalesce, KeepAlive, transport};
+use crate::net::{CloseAnswer, Coalesce, FrameGuard, KeepAlive, transport};
 
 /// What IoT Hub itself advertises.
 const MAX_FRAME_BYTES: u32 = 64 * 1024;
@@ -60,7 +60,8 @@ async fn open<S>(
 where
     S: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin + 'static,
 {
-    let stream = KeepAlive::new(Coalesce::new(stream), options.keep_alive).stall_limit(options.silence_limit);
+    let stream = FrameGuard::new(Coalesce::new(stream), MAX_FRAME_BYTES);
+    let stream = KeepAlive::new(stream, options.keep_alive).stall_limit(options.silence_limit);
     // The crate advertises half of this and gives up after the whole.
     let silence = u32::try_from(options.silence_limit.as_millis()).unwrap_or(u32::MAX);
     Connection::builder()

@@ -9,6 +9,8 @@
 //!   giving credit are steps of their own.
 //! - A receiver that is dropped while a message is on its way to it ends its session, and with the next message the
 //!   whole connection: here it is closed and held until the peer has answered, and its session lives until then.
+//! - A session that is told to end while somebody holds it takes a whole processor until the peer has answered: here it is
+//!   dropped, whereupon it ends itself and waits like any other.
 //! - A wake-up for new credit can be lost: waiting for credit starts anew every few seconds.
 
 use std::time::Duration;
@@ -185,11 +187,9 @@ pub(super) async fn begin(connection: &mut ConnectionHandle<()>) -> Result<Sessi
     })
 }
 
-/// Ends a session within a bound.
-pub(super) async fn end(mut session: SessionHandle<()>) {
-    if !session.is_ended() {
-        _ = timeout(CLOSE_PATIENCE, session.end()).await;
-    }
+/// Ends a session whose links are gone, and leaves the peer's answer to its engine.
+pub(super) fn end(session: SessionHandle<()>) {
+    drop(session);
 }
 
 /// What the peer said when it closed the connection, or how the stream failed.

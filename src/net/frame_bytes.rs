@@ -1,7 +1,7 @@
 //! AMQP as raw bytes: where frames begin and end, and what a peer's Open says about idling.
 //!
 //! Knows the 8-byte protocol header, the frame's size and type fields and the first fields of Open; no other
-//! performative, no session, no link.
+//! performative beyond its code, no session, no link.
 
 use std::time::Duration;
 
@@ -15,6 +15,11 @@ const TYPE_AMQP: u8 = 0;
 /// How much of a frame is kept to look at: enough for the first five fields of any sensible Open.
 const KEPT_BYTES: usize = 1024;
 const OPEN_CODE: u64 = 0x10;
+pub(super) const BEGIN_CODE: u64 = 0x11;
+pub(super) const TRANSFER_CODE: u64 = 0x14;
+pub(super) const DISPOSITION_CODE: u64 = 0x15;
+pub(super) const DETACH_CODE: u64 = 0x16;
+pub(super) const END_CODE: u64 = 0x17;
 const CLOSE_CODE: u64 = 0x18;
 
 /// Follows one direction of a connection and says when it stands between two frames.
@@ -108,7 +113,7 @@ pub(super) fn frame_kind(frame: &[u8]) -> FrameKind {
 }
 
 /// A cursor over AMQP-encoded values. `None` means cut short or not understood.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
@@ -125,8 +130,8 @@ impl<'a> Reader<'a> {
         self.take(4)?.try_into().ok().map(u32::from_be_bytes)
     }
 
-    /// The descriptor: a ulong of any width, or one of the two symbols we look for.
-    fn performative(&mut self) -> Option<u64> {
+    /// The descriptor: a ulong of any width, or one of the symbols we look for.
+    pub(super) fn performative(&mut self) -> Option<u64> {
         if self.byte()? != 0x00 {
             return None;
         }
@@ -146,25 +151,35 @@ impl<'a> Reader<'a> {
         };
         match symbol {
             b"amqp:open:list" => Some(OPEN_CODE),
+            b"amqp:begin:list" => Some(BEGIN_CODE),
+            b"amqp:transfer:list" => Some(TRANSFER_CODE),
+            b"amqp:disposition:list" => Some(DISPOSITION_CODE),
+            b"amqp:detach:list" => Some(DETACH_CODE),
+            b"amqp:end:list" => Some(END_CODE),
             b"amqp:close:list" => Some(CLOSE_CODE),
+            _ => None,
+        }
+    }
+
+    /// How many fields there are.
+    pub(super) fn list_count(&mut self) -> Option<u32> {
+        match self.byte()? {
+            0x45 => Some(0),
+            0xc0 => {
+                self.byte()?;
+                self.byte().map(u32::from)
+            }
+            0xd0 => {
+                self.be32()?;
+                self.be32()
+            }
             _ => None,
         }
     }
 
     /// The fifth field of Open's list, in milliseconds. Absent, null and zero all mean none.
     fn idle_time_out(&mut self) -> Option<Duration> {
-        let count = match self.byte()? {
-            0xc0 => {
-                self.byte()?;
-                u32::from(self.byte()?)
-            }
-            0xd0 => {
-                self.be32()?;
-                self.be32()?
-            }
-            _ => return None,
-        };
-        if count < 5 {
+        if self.list_count()? < 5 {
             return None;
         }
         for _ in 0..4 {

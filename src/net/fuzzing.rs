@@ -1,8 +1,9 @@
-//! Fuzz targets: where AMQP frames end, and what a proxy answers.
+//! Fuzz targets: where AMQP frames end, which nobody should read, and what a proxy answers.
 
 use futures_util::FutureExt as _;
 
 use super::frame_bytes::{Boundaries, FrameKind, frame_kind};
+use super::frame_guard::FrameGuard;
 use super::proxy::Proxy;
 use crate::model::fuzzing::head_and_body;
 
@@ -10,7 +11,9 @@ use crate::model::fuzzing::head_and_body;
 pub(crate) fn frames(data: &[u8]) {
     let Some((cut, bytes)) = data.split_first() else { return };
     let at_once = seen(bytes, usize::MAX);
-    assert_eq!(seen(bytes, usize::from(*cut).max(1)), at_once);
+    let piece = usize::from(*cut).max(1);
+    assert_eq!(seen(bytes, piece), at_once);
+    assert_eq!(refused(bytes, piece), refused(bytes, usize::MAX));
     for (head, kind) in at_once.0 {
         assert!(head.len() <= 1024);
         assert!(!matches!(kind, FrameKind::Open(Some(idle)) if idle.is_zero()));
@@ -23,6 +26,12 @@ fn seen(bytes: &[u8], size: usize) -> (Vec<(Vec<u8>, FrameKind)>, bool) {
         boundaries.feed(piece, |head| frames.push((head.to_vec(), frame_kind(head))));
     }
     (frames, boundaries.at_boundary())
+}
+
+/// What the guard says of them.
+fn refused(bytes: &[u8], size: usize) -> Option<String> {
+    let mut guard = FrameGuard::new((), 64 * 1024);
+    bytes.chunks(size).find_map(|piece| guard.check(piece).err()).map(|error| error.to_string())
 }
 
 /// A tunnel is one only after a 2xx, and no error shows the password. The first line names the proxy, the second its

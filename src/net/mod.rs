@@ -3,10 +3,12 @@
 mod close_answer;
 mod coalesce;
 mod frame_bytes;
+mod frame_guard;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;
 mod http_client;
 mod keep_alive;
+mod nesting;
 pub mod proxy;
 pub mod tcp;
 pub mod tls;
@@ -16,5 +18,6 @@ pub mod websocket;
 
 pub use close_answer::CloseAnswer;
 pub use coalesce::Coalesce;
+pub use frame_guard::{FrameGuard, nested_too_deep};
 pub use http_client::{HttpClientError, Schemes, causes, http_client};
 pub use keep_alive::KeepAlive;

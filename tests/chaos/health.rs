@@ -28,16 +28,20 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Whether a message of this device at this hub may come first at `first_ms` and again at `again_ms`.
-    pub(crate) fn excuses(&self, (device, hub): (usize, usize), first_ms: i64, again_ms: i64) -> bool {
-        let concerned = match self.whom {
+    /// Whether a message of this device at this hub may come first at `first_ms` and again at `again_ms`. `taken_until_ms`:
+    /// when the hub had taken all that was on its way to it at the window's end.
+    fn excuses(&self, whose: (usize, usize), (first_ms, again_ms): (i64, i64), taken_until_ms: i64) -> bool {
+        let under_way =
+            self.from_ms - UNSETTLED_MS < first_ms && first_ms <= taken_until_ms.saturating_add(SLACK_MS);
+        self.cut && self.concerns(whose) && under_way && again_ms >= self.from_ms
+    }
+
+    fn concerns(&self, (device, hub): (usize, usize)) -> bool {
+        match self.whom {
             Whom::All => true,
             Whom::Hub(number) => number == hub,
             Whom::Device(number) => number == device,
-        };
-        let under_way =
-            self.from_ms - UNSETTLED_MS < first_ms && first_ms <= self.to_ms.saturating_add(SLACK_MS);
-        self.cut && concerned && under_way && again_ms >= self.from_ms
+        }
     }
 }
 
@@ -91,6 +95,16 @@ impl Health {
 
     /// Whether something explains that a message came twice.
     pub(crate) fn excuses(&self, whose: (usize, usize), first_ms: i64, again_ms: i64) -> bool {
-        self.windows.iter().any(|window| window.excuses(whose, first_ms, again_ms))
+        let excuses = |window: &Window| {
+            window.excuses(whose, (first_ms, again_ms), self.taken_until_ms(whose, window.to_ms))
+        };
+        self.windows.iter().any(excuses)
+    }
+
+    /// A hub that reads slowly or not at all takes what was sent before a cut only when that is over.
+    fn taken_until_ms(&self, whose: (usize, usize), cut_ms: i64) -> i64 {
+        let holding =
+            |window: &&Window| window.concerns(whose) && window.from_ms <= cut_ms && cut_ms <= window.to_ms;
+        self.windows.iter().filter(holding).map(|window| window.to_ms).fold(cut_ms, i64::max)
     }
 }

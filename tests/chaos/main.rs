@@ -42,6 +42,8 @@ use watch::Watch;
 
 /// The Things Stack gives a webhook this long.
 const WEBHOOK: Duration = Duration::from_secs(5);
+/// Kept open to the webhook while nothing is posted.
+const IDLE_CONNECTIONS: usize = 32;
 /// For the first uplink of each device to arrive, and for the backlog at the end.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -227,6 +229,8 @@ fn client() -> reqwest::Client {
         .tls_backend_preconfigured((*tls).clone())
         .no_proxy()
         .timeout(WEBHOOK)
+        // What a slow moment opens more does not stay, so that the connector's open files can be watched.
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
         .build()
         .expect("a client")
 }

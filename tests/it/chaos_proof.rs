@@ -60,6 +60,13 @@ fn only_a_cut_between_the_two_excuses_that_a_message_comes_twice() {
     let silent = health.open(Whom::All, false, 19_000);
     health.close(silent, 26_000);
     assert_eq!(prove(&twice, &health, i64::MAX).doubled, 1, "nothing was cut");
+    health.moment(Whom::Device(0), 18_000);
+    assert_eq!(prove(&twice, &health, i64::MAX).doubled, 1, "cut before the hub read no more");
+    let mut health = Health::default();
+    let slow = health.open(Whom::Hub(0), false, 17_000);
+    health.close(slow, 19_500);
+    health.moment(Whom::Device(0), 17_500);
+    assert_eq!(prove(&twice, &health, i64::MAX).doubled, 0, "the hub read it when it read again");
 }
 
 #[test]

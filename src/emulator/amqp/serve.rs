@@ -23,7 +23,7 @@ use super::strikes::{Ending, Strikes};
 use super::tokens::Grant;
 use super::wire::{Wire, WireControl};
 use crate::emulator::Hub;
-use crate::net::{CloseAnswer, Coalesce, KeepAlive};
+use crate::net::{CloseAnswer, Coalesce, FrameGuard, KeepAlive};
 
 const RAW_HEADER: [u8; 8] = *b"AMQP\x00\x01\x00\x00";
 const SASL_HEADER: [u8; 8] = *b"AMQP\x03\x01\x00\x00";
@@ -58,7 +58,8 @@ where
             return None;
         }
         let wire = Wire::new(stream, Bytes::copy_from_slice(&header), &control);
-        let wire = CloseAnswer::new(KeepAlive::new(Coalesce::new(wire), HEARTBEAT));
+        let wire = FrameGuard::new(Coalesce::new(wire), options.max_frame_size);
+        let wire = CloseAnswer::new(KeepAlive::new(wire, HEARTBEAT));
         accept(wire, header == SASL_HEADER, &sasl, &options)
             .await
             .inspect_err(|error| debug!(error = %error, "An AMQP connection was not opened."))

@@ -217,6 +217,39 @@ async fn a_refused_attach_says_why() {
     hub.close().await;
 }
 
+/// Processor time of this thread so far, where the system tells.
+fn thread_time() -> Option<Duration> {
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let ticks = |field: usize| fields.get(field)?.parse::<u32>().ok();
+    Some(TICK * (ticks(11)? + ticks(12)?))
+}
+
+#[tokio::test]
+async fn a_session_that_waits_for_its_end_to_be_answered_takes_no_processor_time() {
+    const LAG: Duration = Duration::from_millis(1_500);
+    let test_hub = TestHub::start().await;
+    let hub = IotHub::new(test_hub.options());
+    hub.send(&by_policy(&test_hub, "good"), &telemetry("good")).await.unwrap();
+    test_hub.on_attach(
+        |address| if address.contains("ill") { Door::Refuse("amqp:not-found") } else { Door::Open },
+    );
+    *test_hub.state.lag.lock().unwrap() = LAG;
+    let before = thread_time();
+    let error = hub.send(&by_policy(&test_hub, "ill"), &telemetry("a")).await.unwrap_err();
+    assert_eq!(short(&error), "reresolve device_unknown", "{error}");
+    // This takes until long after the hub's answer.
+    hub.send(&by_policy(&test_hub, "good"), &telemetry("good again")).await.unwrap();
+    let (Some(before), Some(after)) = (before, thread_time()) else {
+        println!("skipped: needs /proc to see the processor time");
+        return hub.close().await;
+    };
+    println!("processor time {:?}", after - before);
+    assert!(after - before < LAG / 3, "{:?}", after - before);
+    hub.close().await;
+}
+
 #[tokio::test]
 async fn an_attach_without_answer_costs_one_device_its_time_and_nobody_else_anything() {
     let test_hub = TestHub::start().await;

@@ -105,9 +105,9 @@ async fn tokens_are_renewed_in_time_with_the_links_open() {
     let mut options = test_hub.options();
     options.token_lifetime = Duration::from_secs(1);
     let hub = IotHub::new(options);
+    let started = tokio::time::Instant::now();
     hub.send(&by_key(&test_hub, "a"), &telemetry("1")).await.unwrap();
     hub.send(&by_policy(&test_hub, "p"), &telemetry("1")).await.unwrap();
-    let started = tokio::time::Instant::now();
     // A passing failure is tried again before the token ends.
     let mut failures = 2;
     test_hub.on_put(move |_| {

@@ -90,6 +90,11 @@ async fn commands_work(place: &Place, parked: [Seq; 3]) {
     cli::requeue(&place.config, &Selection::Matching(too_large), &mut out).await.unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), "1 message to be sent again.\n");
     assert_eq!(list(place, &all, 100, false).await, "No message is parked.\n");
+    let damaged = place.config.directory.join("spool.db.damaged-1795278549915");
+    std::fs::write(&damaged, "").unwrap();
+    let text = list(place, &all, 100, false).await;
+    assert!(text.contains(&format!("{} was damaged", damaged.display())), "{text}");
+    std::fs::remove_file(damaged).unwrap();
 }
 
 #[tokio::test]
