@@ -103,6 +103,17 @@ impl Book {
         }))
     }
 
+    /// When the uplink that waited longest for its answer was posted, after the first one.
+    pub(crate) fn worst_at(&self) -> Duration {
+        let due = |line: &Line| line.due.load(Ordering::Relaxed);
+        let worst = self
+            .lines
+            .iter()
+            .max_by_key(|line| line.answered.load(Ordering::Relaxed).saturating_sub(due(line)));
+        let first = self.lines.iter().map(due).min().unwrap_or(0);
+        Duration::from_micros(worst.map_or(0, due).saturating_sub(first))
+    }
+
     /// From post to the hub's acceptance, sorted; in whole milliseconds of the hub's clock.
     pub(crate) fn acceptances(&self) -> Spread {
         Spread::new(self.lines.iter().map(|line| {

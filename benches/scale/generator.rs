@@ -67,14 +67,19 @@ fn connections(most: u32, devices: u32) -> u32 {
 /// latency; without one the next follows the answer.
 pub(crate) async fn post(webhook: u16, book: &Arc<Book>, most_connections: u32, rate: Option<f64>) {
     let count = connections(most_connections, book.devices);
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let stream = TcpStream::connect(("127.0.0.1", webhook)).await.expect("the webhook");
+        stream.set_nodelay(true).expect("a socket");
+        streams.push(stream);
+    }
+    // The clock starts once all are connected, as a client that posts all day has its connections.
     let began = Instant::now();
     let origin_us = book.now_us();
     let mut posters = JoinSet::new();
-    for first in 0..count {
+    for (first, mut stream) in (0..count).zip(streams) {
         let book = Arc::clone(book);
         let poster = async move {
-            let mut stream = TcpStream::connect(("127.0.0.1", webhook)).await.expect("the webhook");
-            stream.set_nodelay(true).expect("a socket");
             let (mut request, mut answer) = (Request::new(), vec![0; 4096]);
             for index in (first..book.count).step_by(count as usize) {
                 let at_us = match rate {

@@ -19,6 +19,7 @@ struct Shown {
     half: [f64; 3],
     answer: [f64; 3],
     accepted: [f64; 3],
+    worst_at_s: f64,
     met_s: f64,
     rss_mb: f64,
     peak_mb: f64,
@@ -75,6 +76,7 @@ fn measure(plan: &Plan, devices: u32, options: &Uplinks) -> Shown {
         shown.half_rate = rate;
         shown.half = half.cpu_us();
         shown.answer = [0.5, 0.99, 1.0].map(|share| answers.ms(share));
+        shown.worst_at_s = half.book.worst_at().as_secs_f64();
         shown.accepted = [0.5, 0.99, 1.0].map(|share| acceptances.ms(share));
     }
     shown.peak_mb = process.peak_mb();
@@ -87,7 +89,7 @@ fn measure(plan: &Plan, devices: u32, options: &Uplinks) -> Shown {
 fn tell(name: &str, devices: u32, shown: &Shown) {
     println!(
         "{devices:>6} {name}: {:.0}/s, CPU flat out {:.1} + hub {:.1} + generator {:.1} us, {:.1} kB to disk; \
-         at {:.0}/s {:.1} + {:.1} + {:.1} us; answer {:.1}/{:.1}/{:.1} ms, accepted {:.0}/{:.0}/{:.0} ms; \
+         at {:.0}/s {:.1} + {:.1} + {:.1} us; answer {:.1}/{:.1}/{:.1} ms (worst at {:.1} s), accepted {:.0}/{:.0}/{:.0} ms; \
          met in {:.1} s, RSS {:.0} MB (peak {:.0}), {:.1} kB a device; {} threads, {} files, {} tasks; load {:.1}",
         shown.throughput,
         shown.flat[0],
@@ -101,6 +103,7 @@ fn tell(name: &str, devices: u32, shown: &Shown) {
         shown.answer[0],
         shown.answer[1],
         shown.answer[2],
+        shown.worst_at_s,
         shown.accepted[0],
         shown.accepted[1],
         shown.accepted[2],

@@ -181,9 +181,14 @@ mod tests {
         near.write_all(&[7; GATHERED]).await.unwrap();
         // More than the peer's own buffer makes room for.
         assert!(timeout(Duration::from_secs(1), near.write_all(&[8; 100])).await.is_err());
-        let mut got = vec![0; GATHERED];
-        let (written, read) = tokio::join!(near.write_all(&[8; 100]), far.read_exact(&mut got));
+        let mut got = Vec::new();
+        let write = async {
+            near.write_all(&[8; 100]).await?;
+            near.shutdown().await
+        };
+        let (written, read) = tokio::join!(write, far.read_to_end(&mut got));
         written.unwrap();
         read.unwrap();
+        assert_eq!(got, [vec![7; GATHERED], vec![8; 100]].concat());
     }
 }
