@@ -16,6 +16,6 @@ mod trust;
 pub mod websocket;
 
 pub use close_answer::CloseAnswer;
-pub use frame_guard::{FrameGuard, nested_too_deep};
+pub use frame_guard::{FrameGuard, unreadable};
 pub use http_client::{HttpClientError, Schemes, causes, http_client};
 pub use keep_alive::KeepAlive;
