@@ -20,10 +20,10 @@ const kinds = [
   'ShutDownAmqp',
 ];
 /**
- * Longer than any send takes that ends at all, also on a busy machine. After a Close or End the SDK waits for answers to its own detaches, which
+ * Longer than any send takes that ends at all. After a Close or End the SDK waits for answers to its own detaches, which
  * no peer gives that has closed: then the application must make a new client.
  */
-const PATIENCE_MS = 12_000;
+const PATIENCE_MS = 4000;
 await service.open();
 
 /** A device of its own for each fault, so that all can be tried side by side. */
