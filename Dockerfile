@@ -2,12 +2,12 @@
 # Run: docker run -v spool:/var/lib/tti-connector -v ./config.toml:/etc/tti-connector/config.toml:ro -p 8080:8080 tti-connector
 
 FROM rust:1.95-slim-bookworm AS build
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY . .
 # The emulator is for tests; a production image leaves it out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target \
-    cargo build --release --locked --no-default-features && cp target/release/tti-connector /tti-connector
+    cargo build --release --locked --no-default-features --features jemalloc && cp target/release/tti-connector /tti-connector
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \

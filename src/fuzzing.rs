@@ -165,7 +165,7 @@ fn amqp_frames(data: &[u8]) {
 
 fn amqp_message(data: &[u8]) {
     // No other comes through.
-    if net::nested_too_deep(data) {
+    if net::unreadable(data) {
         return;
     }
     iot_hub::fuzzing::message(data);

@@ -1,5 +1,5 @@
-//! Keeps from the AMQP crate what it can't read safely: values that lie too deep in each other, frames shorter than their
-//! own header, and dispositions of so many deliveries that counting them takes minutes.
+//! Keeps from the AMQP crate what it can't read safely: values that lie too deep in each other or say that they are of
+//! gigabytes, frames shorter than their own header, and dispositions of so many deliveries that counting them takes minutes.
 //!
 //! Recursion without a bound ends the process, not the connection, and a peer needs no token for it. Here only the
 //! connection ends. Knows of performatives which of them carry or forget a delivery, as one is in pieces.
@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frame_bytes::{BEGIN_CODE, DETACH_CODE, DISPOSITION_CODE, END_CODE, Reader, TRANSFER_CODE};
-use super::nesting::{Nesting, TooDeep};
+use super::nesting::{Nesting, Unreadable};
 
 const HEADER_BYTES: usize = 8;
 /// Of these, the first.
@@ -28,7 +28,7 @@ const MAX_SETTLED: u32 = 64 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unsafe {
     #[error("the peer's frame can't be read: {0}")]
-    Nested(#[from] TooDeep),
+    Value(#[from] Unreadable),
     #[error("the peer's frame of {0} bytes is shorter than a frame's header")]
     Short(usize),
     #[error("the peer's frame of {0} bytes is larger than the {1} that it may be")]
@@ -201,8 +201,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameGuard<S> {
     }
 }
 
-/// Whether encoded values, one after the other, lie so deep in each other that nobody should read them.
-pub fn nested_too_deep(encoded: &[u8]) -> bool {
+/// Whether encoded values, one after the other, are such as the AMQP crate should not be given.
+pub fn unreadable(encoded: &[u8]) -> bool {
     Nesting::default().values(encoded).is_err()
 }
 
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_frame_that_would_overflow_the_stack_is_found_and_a_usual_one_is_not() {
         let nested = DEEP.repeat(100);
-        let deep = Some(Unsafe::Nested(TooDeep::Nested));
+        let deep = Some(Unsafe::Value(Unreadable::Nested));
         let begin: &[u8] = b"\x00\x53\x11\xc0\xff\x08\x40\x43\x43\x43\x40\x40\x40\xc1\xff\x02\xa3\x01a";
         assert_eq!(found(&[&b"AMQP\x00\x01\x00\x00"[..], &frame(0, &[begin, &nested])].concat()), deep);
         assert_eq!(found(&frame(0, &[LAST, b"\x00\x53\x77", &nested])), deep);
@@ -262,7 +262,7 @@ mod tests {
     fn a_delivery_in_pieces_is_followed_over_its_frames_and_forgotten_with_its_link() {
         let piece = DEEP.repeat(2);
         let part = |channel| frame(channel, &[FIRST, &piece]);
-        let deep = Some(Unsafe::Nested(TooDeep::Nested));
+        let deep = Some(Unsafe::Value(Unreadable::Nested));
         assert_eq!(found(&part(3).repeat(4)), None);
         assert_eq!(found(&part(3).repeat(5)), deep);
         assert_eq!(found(&[part(3).repeat(4), frame(3, &[LAST, &piece])].concat()), deep);

@@ -18,6 +18,6 @@ pub mod websocket;
 
 pub use close_answer::CloseAnswer;
 pub use coalesce::Coalesce;
-pub use frame_guard::{FrameGuard, nested_too_deep};
+pub use frame_guard::{FrameGuard, unreadable};
 pub use http_client::{HttpClientError, Schemes, causes, http_client};
 pub use keep_alive::KeepAlive;

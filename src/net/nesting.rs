@@ -1,19 +1,24 @@
-//! How deep AMQP values lie in each other. The AMQP crate reads them by recursion without a bound, so that a frame of
-//! twelve kilobytes ends the whole process.
+//! How deep AMQP values lie in each other, and how long they say they are. The AMQP crate reads them by recursion without
+//! a bound, so that a frame of twelve kilobytes ends the whole process, and makes room for a text before it looks whether
+//! there is one.
 //!
 //! Goes by constructors and counts alone, as the crate does: what a size says is not looked at. Knows no performative.
 
 /// Values in values, a descriptor's among them. The deepest that anybody means, a filter in a source in an Attach, lies
 /// six deep.
 const MAX_DEPTH: usize = 32;
+/// Longest text or bytes; no message or frame is as large. The crate fills so much memory with zeros first.
+const MAX_BYTES: u32 = 32 * 1024 * 1024;
 /// Size and count, four bytes each.
 const MAX_HEAD: usize = 8;
 
-/// Values that nobody should read by recursion.
+/// Values that the crate should not be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TooDeep {
+pub(super) enum Unreadable {
     #[error("values lie more than {MAX_DEPTH} deep in each other")]
     Nested,
+    #[error("a value of {0} bytes is longer than {MAX_BYTES}")]
+    Long(u32),
     /// The crate reads the second of these wrongly.
     #[error("an array's elements are neither numbers nor text nor bytes")]
     Array,
@@ -40,6 +45,8 @@ struct Open {
 enum Step {
     #[default]
     Constructor,
+    /// The descriptor's, after which the value comes.
+    Descriptor,
     /// Size, or size and count: so many bytes of them have come.
     Head { constructor: u8, bytes: [u8; MAX_HEAD], have: usize },
     /// The constructor of so many elements.
@@ -54,8 +61,8 @@ impl Nesting {
     /// Takes bytes up to the end of a value that lies in no other, and says how many.
     ///
     /// # Errors
-    /// [`TooDeep`]
-    pub(super) fn value(&mut self, bytes: &[u8]) -> Result<usize, TooDeep> {
+    /// [`Unreadable`]
+    pub(super) fn value(&mut self, bytes: &[u8]) -> Result<usize, Unreadable> {
         let mut at = 0;
         loop {
             match self.step {
@@ -65,6 +72,15 @@ impl Nesting {
                     let Some(constructor) = of_all.or_else(|| bytes.get(at).copied()) else { return Ok(at) };
                     at += usize::from(of_all.is_none());
                     self.begin(constructor)?;
+                }
+                Step::Descriptor => {
+                    let Some(constructor) = bytes.get(at) else { return Ok(at) };
+                    at += 1;
+                    match constructor {
+                        // A ulong or symbol; the crate takes no other.
+                        0x44 | 0x53 | 0x80 | 0xa3 | 0xb3 => self.begin(*constructor)?,
+                        _ => self.step = Step::Lost,
+                    }
                 }
                 Step::Head { constructor, bytes: mut head, have } => {
                     let (want, rest) = (head_bytes(constructor), &bytes[at..]);
@@ -97,17 +113,20 @@ impl Nesting {
     /// Takes all bytes: values one after the other.
     ///
     /// # Errors
-    /// [`TooDeep`]
-    pub(super) fn values(&mut self, mut bytes: &[u8]) -> Result<(), TooDeep> {
+    /// [`Unreadable`]
+    pub(super) fn values(&mut self, mut bytes: &[u8]) -> Result<(), Unreadable> {
         while !bytes.is_empty() {
             bytes = &bytes[self.value(bytes)?..];
         }
         Ok(())
     }
 
-    fn begin(&mut self, constructor: u8) -> Result<(), TooDeep> {
+    fn begin(&mut self, constructor: u8) -> Result<(), Unreadable> {
         self.step = match width(constructor) {
-            _ if constructor == 0 => return self.push(2, None),
+            _ if constructor == 0 => {
+                self.push(2, None)?;
+                Step::Descriptor
+            }
             Some(width) => Step::Skip(width),
             None if head_bytes(constructor) > 0 => Step::Head { constructor, bytes: [0; MAX_HEAD], have: 0 },
             None => Step::Lost,
@@ -116,11 +135,12 @@ impl Nesting {
     }
 
     /// Size and count are known.
-    fn enter(&mut self, constructor: u8, head: &[u8]) -> Result<(), TooDeep> {
+    fn enter(&mut self, constructor: u8, head: &[u8]) -> Result<(), Unreadable> {
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         let (size, count) = head.split_at(if constructor >> 4 < 0xc { head.len() } else { head.len() / 2 });
         let (size, count) = (number(size), number(count));
         match constructor >> 4 {
+            0xa | 0xb if size > MAX_BYTES => return Err(Unreadable::Long(size)),
             0xa | 0xb => self.step = Step::Skip(u64::from(size)),
             _ if count == 0 => self.step = Step::Skip(0),
             0xe | 0xf => self.step = Step::Elements(count),
@@ -131,18 +151,18 @@ impl Nesting {
         Ok(())
     }
 
-    fn elements(&mut self, constructor: u8, count: u32) -> Result<(), TooDeep> {
+    fn elements(&mut self, constructor: u8, count: u32) -> Result<(), Unreadable> {
         match (width(constructor), constructor >> 4) {
             (Some(width), _) => self.step = Step::Skip(width * u64::from(count)),
             (None, 0xa | 0xb) => return self.push(u64::from(count), Some(constructor)),
-            (None, _) => return Err(TooDeep::Array),
+            (None, _) => return Err(Unreadable::Array),
         }
         Ok(())
     }
 
-    fn push(&mut self, left: u64, constructor: Option<u8>) -> Result<(), TooDeep> {
+    fn push(&mut self, left: u64, constructor: Option<u8>) -> Result<(), Unreadable> {
         if self.open.len() == MAX_DEPTH {
-            return Err(TooDeep::Nested);
+            return Err(Unreadable::Nested);
         }
         self.open.push(Open { left, constructor });
         self.step = Step::Constructor;
@@ -193,7 +213,7 @@ mod tests {
     }
 
     /// However the bytes are cut: how many belong to the first value.
-    fn first(bytes: &[u8]) -> Result<usize, TooDeep> {
+    fn first(bytes: &[u8]) -> Result<usize, Unreadable> {
         let at_once = Nesting::default().value(bytes);
         for piece in [1, 2, 7] {
             let (mut nesting, mut taken) = (Nesting::default(), 0);
@@ -254,10 +274,10 @@ mod tests {
             b"\xc1\xff\x01",
             b"\xd1\x00\x00\x00\x00\x00\x00\x00\x02\x40",
             b"\x00\x53\x01",
-            b"\x00",
+            b"\x00\xa3\x01a",
         ] {
             assert!(first(&nested(begin, MAX_DEPTH)).is_ok(), "{begin:02x?}");
-            assert_eq!(first(&nested(begin, MAX_DEPTH + 1)), Err(TooDeep::Nested), "{begin:02x?}");
+            assert_eq!(first(&nested(begin, MAX_DEPTH + 1)), Err(Unreadable::Nested), "{begin:02x?}");
         }
     }
 
@@ -271,8 +291,23 @@ mod tests {
     #[test]
     fn arrays_of_what_is_no_plain_value_are_refused_and_what_is_no_amqp_is_left_to_the_reader() {
         for constructor in [0x00, 0xc0, 0xd1, 0xe0, 0xf0, 0x10] {
-            assert_eq!(first(&[0xe0, 9, 2, constructor, 1, 1]), Err(TooDeep::Array));
+            assert_eq!(first(&[0xe0, 9, 2, constructor, 1, 1]), Err(Unreadable::Array));
         }
         assert_eq!(first(&[&b"\xc0\x03\x01\x17"[..], &[0; 100]].concat()), Ok(104));
+        // A descriptor that is neither number nor symbol.
+        assert_eq!(first(&[0; 100]), Ok(100));
+        assert_eq!(first(&b"\x00\xc0\xff\x01".repeat(100)), Ok(400));
+    }
+
+    #[test]
+    fn no_value_says_that_it_is_longer_than_anything_can_be() {
+        for constructor in [0xb0, 0xb1, 0xb3] {
+            assert_eq!(first(&[constructor, 2, 0, 0, 0]), Ok(5));
+            assert_eq!(first(&[constructor, 2, 0, 0, 1]), Err(Unreadable::Long(MAX_BYTES + 1)));
+        }
+        assert_eq!(
+            first(&[0xf0, 0, 0, 0, 9, 0, 0, 0, 1, 0xb1, 255, 0, 0, 0]),
+            Err(Unreadable::Long(255 << 24))
+        );
     }
 }

@@ -42,6 +42,8 @@ use watch::Watch;
 
 /// The Things Stack gives a webhook this long.
 const WEBHOOK: Duration = Duration::from_secs(5);
+/// A little more than the connector's `devices.negative_ttl` here.
+const FORGOTTEN: Duration = Duration::from_secs(4);
 /// Kept open to the webhook while nothing is posted.
 const IDLE_CONNECTIONS: usize = 32;
 /// For the first uplink of each device to arrive, and for the backlog at the end.
@@ -201,6 +203,8 @@ async fn drain(state: &State, process: &Mutex<Process>) -> (usize, i64) {
         if count == 0 {
             return (most, requeued_ms);
         }
+        // So that each refused device is looked up anew.
+        sleep(FORGOTTEN).await;
         if let Err(error) = process.spool(&["requeue", "--all"]).await {
             state.breach(error);
         }

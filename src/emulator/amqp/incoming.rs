@@ -11,7 +11,7 @@ use serde_amqp::read::SliceReader;
 
 use super::values::{id_text, simple_text, value_text};
 use crate::emulator::Event;
-use crate::net::nested_too_deep;
+use crate::net::unreadable;
 
 /// `message-format` of a batch: each data section is an encoded message (AMQP header value of Event Hubs too).
 pub(super) const BATCH_FORMAT: u32 = 0x8001_3700;
@@ -62,7 +62,7 @@ fn unbatched(body: Body<Value>) -> Result<Vec<Message<Body<Value>>>, Unreadable>
         .enumerate()
         .map(|(index, Data(part))| {
             // To the guard of frames it was mere bytes.
-            if nested_too_deep(&part) {
+            if unreadable(&part) {
                 return Err(Unreadable::BatchPart(index));
             }
             Body::<Value>::decode_message_from_reader(SliceReader::new(&part))

@@ -19,6 +19,8 @@ const APPLICATION: &str = "house";
 const QUEUE: usize = 45;
 /// Without any change for this long, it hangs. Longer than the hub's lock, after which a message comes again.
 const SILENCE: Duration = Duration::from_secs(90);
+/// Longest wait for a push that is to come before a kill.
+const LIFE_EXTENDED: Duration = Duration::from_secs(3);
 
 /// What happens besides the kills.
 pub(super) struct Mix {
@@ -88,6 +90,9 @@ impl Flow {
                     }
                 }
             }
+            if self.random.bool() {
+                self.begins_to_push().await;
+            }
             self.child.start_kill().expect("it runs");
             self.child.wait().await.expect("it ended");
             for _ in 0..left {
@@ -144,6 +149,21 @@ impl Flow {
         self.until("all messages are reported", reported).await;
         self.child.start_kill().expect("it runs");
         self.child.wait().await.expect("it ended");
+    }
+
+    /// A busy machine may take longer to start and attach than this life lasts: then it gets some more of it, up to a push.
+    async fn begins_to_push(&self) {
+        let before = self.pushes().len();
+        let hubs = self.world.emulator.hubs();
+        let mut changes: Vec<_> = hubs.iter().map(|hub| hub.cloud_changes()).collect();
+        let pushed = async {
+            while self.pushes().len() == before {
+                let any = changes.iter_mut().map(|change| Box::pin(change.changed()));
+                futures_util::future::select_all(any).await.0.expect("the hubs live");
+            }
+        };
+        // There may be nothing to push, or faults in its way.
+        _ = tokio::time::timeout(LIFE_EXTENDED, pushed).await;
     }
 
     async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
