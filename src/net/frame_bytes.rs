@@ -14,7 +14,7 @@ const FRAME_HEADER_BYTES: usize = 8;
 const TYPE_AMQP: u8 = 0;
 /// How much of a frame is kept to look at: enough for the first five fields of any sensible Open.
 const KEPT_BYTES: usize = 1024;
-const OPEN_CODE: u64 = 0x10;
+pub(super) const OPEN_CODE: u64 = 0x10;
 pub(super) const BEGIN_CODE: u64 = 0x11;
 pub(super) const TRANSFER_CODE: u64 = 0x14;
 pub(super) const DISPOSITION_CODE: u64 = 0x15;

@@ -1,5 +1,6 @@
 //! Keeps from the AMQP crate what it can't read safely: values that lie too deep in each other or say that they are of
-//! gigabytes, frames shorter than their own header, and dispositions of so many deliveries that counting them takes minutes.
+//! gigabytes, frames shorter than their own header, dispositions of so many deliveries that counting them takes minutes,
+//! and a late Open, in which it can't bear an idle time-out of 0.
 //!
 //! Recursion without a bound ends the process, not the connection, and a peer needs no token for it. Here only the
 //! connection ends. Knows of performatives which of them carry or forget a delivery, as one is in pieces.
@@ -11,7 +12,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frame_bytes::{BEGIN_CODE, DETACH_CODE, DISPOSITION_CODE, END_CODE, Reader, TRANSFER_CODE};
+use super::frame_bytes::{
+    BEGIN_CODE, DETACH_CODE, DISPOSITION_CODE, END_CODE, OPEN_CODE, Reader, TRANSFER_CODE,
+};
 use super::nesting::{Nesting, Unreadable};
 
 const HEADER_BYTES: usize = 8;
@@ -35,6 +38,8 @@ pub(super) enum Unsafe {
     Large(usize, usize),
     #[error("the peer has begun more than {MAX_DELIVERIES} deliveries")]
     Deliveries,
+    #[error("the peer's Open is not its first frame")]
+    LateOpen,
     #[error("the peer settles more than {MAX_SETTLED} deliveries at once")]
     Settled,
 }
@@ -47,6 +52,8 @@ pub struct FrameGuard<S> {
     limit: usize,
     /// A frame's beginning.
     partial: Vec<u8>,
+    /// A frame has come.
+    begun: bool,
     /// By channel and handle, those of which there is more to come.
     deliveries: HashMap<(u16, u32), Nesting>,
     found: Option<Unsafe>,
@@ -56,7 +63,7 @@ impl<S> FrameGuard<S> {
     /// Wraps a stream before its first byte (or at a protocol header). `limit` is the size of a frame as we advertise it.
     pub fn new(stream: S, limit: u32) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Self { stream, limit, partial: Vec::new(), deliveries: HashMap::new(), found: None }
+        Self { stream, limit, partial: Vec::new(), begun: false, deliveries: HashMap::new(), found: None }
     }
 
     pub(super) fn check(&mut self, mut bytes: &[u8]) -> Result<(), Unsafe> {
@@ -107,7 +114,9 @@ impl<S> FrameGuard<S> {
             return Ok(());
         }
         let channel = u16::from_be_bytes([head[6], head[7]]);
+        let first = !std::mem::replace(&mut self.begun, true);
         match Reader(body).performative() {
+            Some(OPEN_CODE) if !first => return Err(Unsafe::LateOpen),
             Some(TRANSFER_CODE) => self.delivery(channel, body, &body[end..])?,
             Some(DETACH_CODE) if !self.deliveries.is_empty() => {
                 let handle = fields(body).first().copied().and_then(number);
@@ -238,6 +247,15 @@ mod tests {
             assert_eq!(in_pieces(piece), at_once);
         }
         at_once
+    }
+
+    #[test]
+    fn a_connection_is_opened_once_and_first_of_all() {
+        let open: &[u8] = b"\x00\x53\x10\xc0\x04\x01\xa1\x01a";
+        let whole = [&b"AMQP\x00\x01\x00\x00"[..], &frame(0, &[open]), &frame(0, &[END])].concat();
+        assert_eq!(found(&whole), None);
+        assert_eq!(found(&[&whole[..], &frame(0, &[open])].concat()), Some(Unsafe::LateOpen));
+        assert_eq!(found(&[frame(0, &[&[0x18]]), frame(0, &[open])].concat()), Some(Unsafe::LateOpen));
     }
 
     #[test]
