@@ -268,6 +268,7 @@ fn hub_options(
         connect_timeout: azure.connect_timeout,
         send_timeout: config.uplink.send_timeout,
         max_devices_per_connection: azure.max_devices_per_connection,
+        max_devices_per_session: azure.max_devices_per_session,
         idle_timeout: config.devices.idle_timeout,
         c2d_credit: c2d_credit(config.downlink.complete_on),
         attach_rate: config.attach_rate(),

@@ -127,6 +127,7 @@ fn azure(table: &mut Table<'_, '_>) -> Azure {
     );
     let connect = parse::duration(seconds(1), minutes(5), "TCP, TLS and AMQP open within seconds");
     let devices = parse::number(1, 995, "IoT Hub refuses more than 995 devices on one connection");
+    let share = parse::number(1, 995, "more devices than a connection takes can't share one of its sessions");
     Azure {
         transport: table.value("transport", default.transport, transport),
         amqp_port: table.value("amqp_port", default.amqp_port, parse::port),
@@ -140,6 +141,11 @@ fn azure(table: &mut Table<'_, '_>) -> Azure {
             "max_devices_per_connection",
             default.max_devices_per_connection,
             devices,
+        ),
+        max_devices_per_session: table.value(
+            "max_devices_per_session",
+            default.max_devices_per_session,
+            share,
         ),
         tier: table.optional("tier", parse::choice(&Tier::ALL)),
         units: table.value("units", default.units, units),

@@ -113,6 +113,8 @@ pub struct Azure {
     pub connect_timeout: Duration,
     /// Devices on one connection at most (IoT Hub: 995 over TCP, 500 over WebSocket).
     pub max_devices_per_connection: usize,
+    /// Devices that share an AMQP session at most: they lose their links together when it ends.
+    pub max_devices_per_session: usize,
     /// Tier of the hubs; learnt from their answers when unset.
     pub tier: Option<Tier>,
     /// Units of that tier that each hub has.
@@ -144,6 +146,7 @@ impl fmt::Debug for Azure {
             .field("keep_alive", &self.keep_alive)
             .field("connect_timeout", &self.connect_timeout)
             .field("max_devices_per_connection", &self.max_devices_per_connection)
+            .field("max_devices_per_session", &self.max_devices_per_session)
             .field("tier", &self.tier)
             .field("units", &self.units)
             .field("attach_rate", &self.attach_rate)
@@ -341,6 +344,7 @@ impl Default for Azure {
             keep_alive: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(20),
             max_devices_per_connection: 995,
+            max_devices_per_session: 16,
             tier: None,
             units: 1,
             attach_rate: None,

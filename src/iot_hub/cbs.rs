@@ -94,7 +94,7 @@ impl Cbs {
     ) -> Result<(Self, CbsLinks), Loss> {
         let mut session = safe_link::begin(connection).await?;
         let terms = Terms { name: "cbs-sender".into(), address: ADDRESS.into(), ..Terms::default() };
-        let sender = SafeSender::attach(&mut session, terms, lost.clone()).await?;
+        let sender = SafeSender::attach(&mut session, terms, lost.clone(), None).await?;
         let receiver = safe_link::attach_receiver(&mut session, "cbs-receiver", ADDRESS).await?;
         let waiting = Waiting::default();
         let (requests, queue) = mpsc::channel(in_flight);
@@ -168,7 +168,9 @@ async fn write(sender: &mut SafeSender, requests: &mut mpsc::Receiver<Request>) 
         };
         return match loss {
             Loss::Link(condition) | Loss::Session(condition) => condition,
-            Loss::Connection | Loss::NoCredit | Loss::NoOutcome => said("the connection was lost"),
+            Loss::Connection | Loss::NoCredit | Loss::NoOutcome | Loss::Stuck => {
+                said("the connection was lost")
+            }
             Loss::TooLarge(text) | Loss::Confused(text) => said(&text),
         };
     }

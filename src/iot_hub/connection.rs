@@ -20,6 +20,7 @@ use super::error::{RetryReason, SendError};
 use super::options::IotHubOptions;
 use super::renewals::Renewals;
 use super::safe_link::{self, Loss, said};
+use super::session::{SessionSeat, Sessions};
 use super::token::Subject;
 use crate::azure::{Credential, HubAddress};
 
@@ -54,6 +55,7 @@ pub(super) struct Connection {
     policy: Option<Credential>,
     cbs: Cbs,
     begins: mpsc::Sender<Reply>,
+    sessions: Sessions,
     seats: Mutex<Seats>,
     give_up: CancellationToken,
     /// Cancelled once `cause` is set.
@@ -75,7 +77,7 @@ struct Seats {
     empty_since: Instant,
 }
 
-/// The right to one session and one token on a connection.
+/// The right to links and one token on a connection.
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) connection: Arc<Connection>,
@@ -128,7 +130,7 @@ impl Connection {
         let opened = Cbs::open(&mut handle, options.puts_in_flight(), lost.clone()).await;
         let (cbs, links) = opened.map_err(|loss| match loss {
             Loss::Link(condition) | Loss::Session(condition) => closed_error(&condition, hub),
-            Loss::Connection | Loss::NoCredit | Loss::NoOutcome => {
+            Loss::Connection | Loss::NoCredit | Loss::NoOutcome | Loss::Stuck => {
                 unreachable_hub(&"the connection was lost while opening the token links", hub)
             }
             Loss::TooLarge(text) | Loss::Confused(text) => unreachable_hub(&text, hub),
@@ -154,6 +156,7 @@ impl Connection {
             policy,
             cbs,
             begins: begins_in,
+            sessions: Sessions::new(options.max_devices_per_session),
             seats: Mutex::new(seats),
             give_up: CancellationToken::new(),
             lost,
@@ -294,8 +297,12 @@ impl Connection {
         self.authorize(&subject, options).await
     }
 
-    /// Begins a session. To be awaited in a task that nobody cancels.
-    pub(super) async fn begin(&self) -> Result<SessionHandle<()>, Loss> {
+    /// A seat on a session, which may begin now. To be awaited in a task that nobody cancels.
+    pub(super) async fn session(&self, device_id: &Arc<str>) -> Result<SessionSeat, Loss> {
+        self.sessions.seat(device_id, self.begin()).await
+    }
+
+    async fn begin(&self) -> Result<SessionHandle<()>, Loss> {
         let (reply, answer) = oneshot::channel();
         self.begins.send(reply).await.map_err(|_| Loss::Connection)?;
         answer.await.unwrap_or(Err(Loss::Connection))

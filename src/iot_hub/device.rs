@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fe2o3_amqp::link::delivery::Sendable;
-use fe2o3_amqp::session::SessionHandle;
 use fe2o3_amqp_types::definitions::Fields;
 use fe2o3_amqp_types::messaging::Data;
 use fe2o3_amqp_types::primitives::{Symbol, Value};
@@ -24,15 +23,15 @@ use super::links::{OpenLinks, Opener, RefusedWays};
 use super::options::IotHubOptions;
 use super::pool::{Pool, reaching};
 use super::renewals::{self, Grant};
-use super::safe_link::{self, Loss, Receivers, SafeSender, Terms};
+use super::safe_link::{Home, Loss, SafeSender, Terms};
+use super::session::SessionSeat;
 use super::shared::Shared;
 use super::token::{Life, Subject};
 use crate::azure::{Credential, HubDevice};
 use crate::model::ParkReason;
 
-/// An Attach that stays unanswered this long is given up, at the risk that a later answer costs the connection.
-/// Callers stop waiting much earlier.
-pub(super) const ATTACH_PATIENCE: Duration = Duration::from_secs(120);
+/// How many sessions on which another device's Attach is stuck to pass by before giving up.
+const MAX_STUCK_SESSIONS: usize = 4;
 /// How many full connections to pass by before giving up.
 const MAX_FULL_CONNECTIONS: usize = 4;
 /// How long to wait for the connection to say why it ended.
@@ -61,7 +60,7 @@ pub(super) struct SlotRef {
     device_id: Arc<str>,
 }
 
-/// A device's open session. Fields drop in this order: links, session, token, seat.
+/// A device's links on a session. Fields drop in this order: links, session, token, seat.
 #[derive(Debug)]
 pub(super) struct DeviceSession {
     /// Cancelled when the session closes, so that its further links are let go.
@@ -70,9 +69,8 @@ pub(super) struct DeviceSession {
     /// Its keeper has its further links open; it is not idle, however little is sent.
     is_kept: bool,
     telemetry: SafeSender,
-    /// Of its further links.
-    receivers: Receivers,
-    session: SessionHandle<()>,
+    home: Home,
+    session: SessionSeat,
     _grant: Option<Arc<Grant>>,
     device: Arc<HubDevice>,
     seat: Seat,
@@ -110,7 +108,7 @@ pub(super) async fn close(mut held: OwnedMutexGuard<Held>) {
 }
 
 impl DeviceSession {
-    /// Gets a seat, puts the token, begins the session, attaches the telemetry link. Not to be cancelled.
+    /// Gets a seat, puts the token, gets a session, attaches the telemetry link. Not to be cancelled.
     /// `fresh_policy` puts the connection's policy token anew first. Fails at once while the device is another client's.
     pub(super) async fn open(
         shared: &Shared,
@@ -141,40 +139,13 @@ impl DeviceSession {
     ) -> Result<Self, SendError> {
         let (seat, grant) = authorized_seat(shared, pool, &device, slot, fresh_policy).await?;
         let connection = &seat.connection;
-        let mut session = match connection.begin().await {
-            Ok(session) => session,
+        let (session, home, telemetry) = match telemetry(shared, connection, &device).await {
+            Ok(opened) => opened,
             Err(loss) => return Err(failure(loss, connection, pool).await.error),
         };
-        let terms = Terms {
-            name: format!("telemetry-{}", Uuid::new_v4()),
-            address: address(&device.device_id, "messages/events"),
-            properties: Some(link_properties(&device)),
-            settled: false,
-        };
-        let attach = SafeSender::attach(&mut session, terms, connection.lost().clone());
-        match timeout(ATTACH_PATIENCE, attach).await.unwrap_or(Err(Loss::NoCredit)) {
-            Ok(telemetry) => {
-                let ended = CancellationToken::new();
-                let _ended = ended.clone().drop_guard();
-                let receivers = Receivers::new(&shared.tasks);
-                Ok(Self {
-                    ended,
-                    _ended,
-                    is_kept: false,
-                    telemetry,
-                    receivers,
-                    session,
-                    _grant: grant,
-                    device,
-                    seat,
-                })
-            }
-            Err(loss) => {
-                let failure = failure(loss, connection, pool).await;
-                safe_link::end(session);
-                Err(failure.error)
-            }
-        }
+        let ended = CancellationToken::new();
+        let _ended = ended.clone().drop_guard();
+        Ok(Self { ended, _ended, is_kept: false, telemetry, home, session, _grant: grant, device, seat })
     }
 
     /// Whether it can be used for `device` as it is known now; keys and model may have changed.
@@ -215,9 +186,12 @@ impl DeviceSession {
                 let error = classify::error(class, &condition.to_string(), &self.device.hub);
                 is_taken(&error).then_some(error)
             }
-            Loss::Connection | Loss::TooLarge(_) | Loss::NoCredit | Loss::NoOutcome | Loss::Confused(_) => {
-                None
-            }
+            Loss::Connection
+            | Loss::TooLarge(_)
+            | Loss::NoCredit
+            | Loss::NoOutcome
+            | Loss::Stuck
+            | Loss::Confused(_) => None,
         }
     }
 
@@ -231,8 +205,8 @@ impl DeviceSession {
         self.is_kept = true;
         let connection = &self.seat.connection;
         let lost = connection.lost().clone();
-        let receivers = &self.receivers;
-        let opener = Opener { session: &mut self.session, device: &self.device, lost, options, receivers };
+        let home = &self.home;
+        let opener = Opener { session: &self.session, device: &self.device, lost, options, home };
         match opener.open(wanted).await {
             Err(loss) => {
                 // If the hub refuses the device, telemetry's link tells it best.
@@ -275,13 +249,40 @@ impl DeviceSession {
         self.telemetry.loss().is_some()
     }
 
-    /// Closes links, then the session, within a bound.
-    pub(super) async fn close(self) {
+    /// Closes links, then gives the seat on the session back, within a bound.
+    pub(super) async fn close(mut self) {
         self.ended.cancel();
-        self.telemetry.close().await;
+        if matches!(self.telemetry.loss(), Some(Loss::Session(_))) {
+            self.session.leave_alone();
+        }
+        drop(self.telemetry);
         if self.seat.connection.is_live() {
-            self.receivers.closed().await;
-            safe_link::end(self.session);
+            self.home.left().await;
+        }
+    }
+}
+
+/// Attaches telemetry's link, on a session with room.
+async fn telemetry(
+    shared: &Shared,
+    connection: &Connection,
+    device: &HubDevice,
+) -> Result<(SessionSeat, Home, SafeSender), Loss> {
+    let mut stuck = 0;
+    loop {
+        let session = connection.session(&device.device_id).await?;
+        let terms = Terms {
+            name: format!("telemetry-{}", Uuid::new_v4()),
+            address: address(&device.device_id, "messages/events"),
+            properties: Some(link_properties(device)),
+            settled: false,
+        };
+        let home = session.home(&shared.tasks);
+        let (lost, its) = (connection.lost().clone(), Some(home.clone()));
+        match session.attach(async |session| SafeSender::attach(session, terms, lost, its).await).await {
+            Ok(telemetry) => return Ok((session, home, telemetry)),
+            Err(Loss::Stuck) if stuck < MAX_STUCK_SESSIONS => stuck += 1,
+            Err(loss) => return Err(loss),
         }
     }
 }
@@ -346,6 +347,7 @@ pub(super) async fn failure(loss: Loss, connection: &Connection, pool: &Pool) ->
         }
         Loss::NoCredit => retry(RetryReason::Timeout, "the hub takes no messages from the device now"),
         Loss::NoOutcome => retry(RetryReason::Timeout, "the hub gave no outcome in time"),
+        Loss::Stuck => retry(RetryReason::Link, "the hub leaves another device's Attach unanswered"),
         Loss::Confused(text) => retry(RetryReason::Link, &text),
     };
     Failure { error, session_lost: true }

@@ -342,6 +342,7 @@ fn loss_error(task: &Task, loss: Loss, way: Way) -> SendError {
             };
             classify::error(class, &format!("{text}: {condition}"), &task.wish.device.hub)
         }
+        Loss::Stuck => lost_link(&format!("{text}: the hub leaves another device's Attach unanswered"), task),
         Loss::NoCredit | Loss::NoOutcome => lost_link(&format!("{text}: the hub takes nothing"), task),
         Loss::TooLarge(detail) | Loss::Confused(detail) => lost_link(&format!("{text}: {detail}"), task),
     }

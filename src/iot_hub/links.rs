@@ -4,21 +4,20 @@
 
 use std::sync::Arc;
 
-use fe2o3_amqp::session::SessionHandle;
 use fe2o3_amqp_types::definitions::Fields;
 use fe2o3_amqp_types::primitives::{Symbol, Value};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::c2d::CloudMessages;
 use super::classify::{self, Condition};
-use super::device::{ATTACH_PATIENCE, address, link_properties};
+use super::device::{address, link_properties};
 use super::event::Links;
 use super::hub::Way;
 use super::methods::Methods;
 use super::options::IotHubOptions;
-use super::safe_link::{Loss, Receivers, SafeReceiver, SafeSender, Terms, said};
+use super::safe_link::{Home, Loss, SafeReceiver, SafeSender, Terms};
+use super::session::SessionSeat;
 use super::twin::Twin;
 use crate::azure::HubDevice;
 
@@ -48,11 +47,11 @@ impl OpenLinks {
 
 /// Opens links on one session.
 pub(super) struct Opener<'a> {
-    pub(super) session: &'a mut SessionHandle<()>,
+    pub(super) session: &'a SessionSeat,
     pub(super) device: &'a Arc<HubDevice>,
     pub(super) lost: CancellationToken,
     pub(super) options: &'a IotHubOptions,
-    pub(super) receivers: &'a Receivers,
+    pub(super) home: &'a Home,
 }
 
 /// The hub refused these ways at once, though the session goes on.
@@ -60,7 +59,7 @@ pub(super) type RefusedWays = Vec<(Way, Condition)>;
 
 impl Opener<'_> {
     /// Attaches the wanted links, one after the other. Not to be cancelled.
-    pub(super) async fn open(mut self, wanted: Links) -> Result<(Box<OpenLinks>, RefusedWays), Loss> {
+    pub(super) async fn open(self, wanted: Links) -> Result<(Box<OpenLinks>, RefusedWays), Loss> {
         let mut links = Box::<OpenLinks>::default();
         let mut refused = Vec::new();
         if wanted.c2d {
@@ -78,37 +77,40 @@ impl Opener<'_> {
         Ok((links, refused))
     }
 
-    async fn c2d(&mut self) -> Result<CloudMessages, Loss> {
+    async fn c2d(&self) -> Result<CloudMessages, Loss> {
         let properties = link_properties(self.device);
         let terms = self.terms("c2d", "messages/devicebound", properties, false);
         let receiver = self.receiver(terms).await?;
         CloudMessages::start(receiver, self.options.c2d_credit).await
     }
 
-    async fn methods(&mut self) -> Result<Methods, Loss> {
+    async fn methods(&self) -> Result<Methods, Loss> {
         let (sender, receiver) = self.pair("methods", "methods/devicebound").await?;
         Methods::start(sender, receiver).await
     }
 
-    async fn twin(&mut self) -> Result<Twin, Loss> {
+    async fn twin(&self) -> Result<Twin, Loss> {
         let (sender, receiver) = self.pair("twin", "twin").await?;
         Twin::start(sender, receiver, self.options.send_timeout).await
     }
 
     /// Two links to one node; the hub tells by the same id on both that they belong together.
-    async fn pair(&mut self, kind: &str, node: &str) -> Result<(SafeSender, SafeReceiver), Loss> {
+    async fn pair(&self, kind: &str, node: &str) -> Result<(SafeSender, SafeReceiver), Loss> {
         let mut properties = link_properties(self.device);
         let id = format!("{kind}:{}", Uuid::new_v4());
         properties.insert(Symbol::from("com.microsoft:channel-correlation-id"), Value::String(id));
         let terms = self.terms(&format!("{kind}-in"), node, properties.clone(), true);
         let receiver = self.receiver(terms).await?;
         let terms = self.terms(&format!("{kind}-out"), node, properties, true);
-        let attach = SafeSender::attach(self.session, terms, self.lost.clone());
-        Ok((in_time(attach).await?, receiver))
+        let (lost, home) = (self.lost.clone(), Some(self.home.clone()));
+        let attach = async |session: &mut _| SafeSender::attach(session, terms, lost, home).await;
+        let sender = self.session.attach(attach).await?;
+        Ok((sender, receiver))
     }
 
-    async fn receiver(&mut self, terms: Terms) -> Result<SafeReceiver, Loss> {
-        in_time(SafeReceiver::attach(self.session, terms, self.lost.clone(), self.receivers)).await
+    async fn receiver(&self, terms: Terms) -> Result<SafeReceiver, Loss> {
+        let (lost, home) = (self.lost.clone(), self.home.clone());
+        self.session.attach(async |session| SafeReceiver::attach(session, terms, lost, home).await).await
     }
 
     fn terms(&self, kind: &str, node: &str, properties: Fields, settled: bool) -> Terms {
@@ -119,12 +121,6 @@ impl Opener<'_> {
             settled,
         }
     }
-}
-
-async fn in_time<T>(attach: impl Future<Output = Result<T, Loss>>) -> Result<T, Loss> {
-    timeout(ATTACH_PATIENCE, attach)
-        .await
-        .unwrap_or_else(|_| Err(Loss::Link(said("the hub did not answer Attach"))))
 }
 
 fn unless_refused<T>(

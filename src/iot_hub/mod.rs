@@ -32,8 +32,10 @@ mod pool;
 mod renewals;
 mod safe_link;
 mod safe_receiver;
+mod session;
 mod shared;
 mod token;
+mod turns;
 mod twin;
 
 pub use client::{IotHub, Status};

@@ -19,6 +19,9 @@ const PUTS_OVER_TCP: usize = 64;
 /// IoT Hub drops a WebSocket connection at the 31st.
 const PUTS_OVER_WEBSOCKET: usize = 30;
 
+/// A session's memory is little for each of these, and losing the links of so few is soon mended.
+const DEVICES_PER_SESSION: usize = 16;
+
 /// How AMQP travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
@@ -51,6 +54,9 @@ pub struct IotHubOptions {
     pub send_timeout: Duration,
     /// Devices on one connection at most; never more than 995, over WebSocket 500.
     pub max_devices_per_connection: usize,
+    /// Devices that share an AMQP session at most. They lose their links together when it ends; a session takes as much
+    /// memory as two links.
+    pub max_devices_per_session: usize,
     /// A device that sent nothing for this long gives its session back; so does a connection without devices.
     pub idle_timeout: Duration,
     /// Cloud-to-device messages of one device that may be unanswered at once. With 1 the next comes when the former is
@@ -85,6 +91,7 @@ impl IotHubOptions {
             connect_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(30),
             max_devices_per_connection: DEVICES_OVER_TCP,
+            max_devices_per_session: DEVICES_PER_SESSION,
             idle_timeout: Duration::from_secs(3600),
             c2d_credit: 1,
             attach_rate: 100,

@@ -9,10 +9,12 @@
 //!   giving credit are steps of their own.
 //! - A receiver that is dropped while a message is on its way to it ends its session, and with the next message the
 //!   whole connection: here it is closed and held until the peer has answered, and its session lives until then.
+//! - A link that is let go of late can hit another one: see `turns`.
 //! - A session that is told to end while somebody holds it takes a whole processor until the peer has answered: here it is
 //!   dropped, whereupon it ends itself and waits like any other.
 //! - A wake-up for new credit can be lost: waiting for credit starts anew every few seconds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fe2o3_amqp::connection::{ConnectionHandle, ConnectionStopReason, Error as ConnectionError};
@@ -28,14 +30,18 @@ use fe2o3_amqp_types::messaging::{Outcome, SerializableBody};
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::classify::Condition;
-pub(super) use super::safe_receiver::{Incoming, Receivers, SafeReceiver};
+pub(super) use super::safe_receiver::{Incoming, SafeReceiver};
+use super::shared::Tasks;
+use super::turns::Turns;
 
 /// How long a wait for credit lasts before it starts anew.
 const CREDIT_RECHECK: Duration = Duration::from_secs(2);
 /// How long a peer may take to answer our Detach or End before we go on without it.
-pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a link, session or connection can't go on, or a message could not be handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +58,8 @@ pub(super) enum Loss {
     NoCredit,
     /// The message is out, but no outcome came in time.
     NoOutcome,
+    /// Another device's Attach on the same session is left unanswered, so ours was not sent.
+    Stuck,
     /// Something that only a bug here or in the peer explains.
     Confused(String),
 }
@@ -68,10 +76,55 @@ pub(super) struct Terms {
     pub(super) settled: bool,
 }
 
+/// Where links of one device live: they are let go of in their turn, and their session lives until all are.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    tasks: Tasks,
+    open: TaskTrackerToken,
+    turns: Arc<Turns>,
+}
+
+impl Home {
+    pub(super) fn new(tasks: &Tasks, turns: &Arc<Turns>) -> Self {
+        Self { tasks: tasks.clone(), open: TaskTracker::new().token(), turns: turns.clone() }
+    }
+
+    /// Waits until all links have been let go of, within a bound.
+    pub(super) async fn left(self) {
+        let open = self.open.task_tracker().clone();
+        drop(self);
+        open.close();
+        _ = timeout(CLOSE_PATIENCE, open.wait()).await;
+    }
+
+    /// Lets a link go. However long that takes, nobody attaches on the session before: late, the peer's answer could hit
+    /// another link.
+    pub(super) fn let_go(&self, lost: &CancellationToken, close: impl Future<Output = ()> + Send + 'static) {
+        // Without a runtime there is no connection any more, either.
+        if lost.is_cancelled() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let (home, lost) = (self.clone(), lost.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = async {
+                    let _turn = home.turns.last_turn().await;
+                    close.await;
+                } => {}
+                () = lost.cancelled() => {}
+            }
+            drop(home);
+        });
+    }
+}
+
 /// A sender link that never waits in vain.
 #[derive(Debug)]
 pub(super) struct SafeSender {
-    sender: Sender,
+    /// `None` only while dropping.
+    sender: Option<Sender>,
+    /// `None` for a link that has its session to itself.
+    home: Option<Home>,
     lost: CancellationToken,
     /// What the peer said when it took the link away: the crate tells it once.
     taken: Option<Loss>,
@@ -83,6 +136,7 @@ impl SafeSender {
         session: &mut SessionHandle<()>,
         terms: Terms,
         lost: CancellationToken,
+        home: Option<Home>,
     ) -> Result<Self, Loss> {
         let mut builder = Sender::builder().name(terms.name).target(terms.address);
         if let Some(properties) = terms.properties {
@@ -92,7 +146,7 @@ impl SafeSender {
             builder = builder.sender_settle_mode(SenderSettleMode::Settled);
         }
         let sender = builder.attach(session).await.map_err(of_sender_attach)?;
-        Ok(Self { sender, lost, taken: None })
+        Ok(Self { sender: Some(sender), home, lost, taken: None })
     }
 
     /// Whether the peer has taken the link away, without waiting.
@@ -101,15 +155,17 @@ impl SafeSender {
             return Some(Loss::Connection);
         }
         if self.taken.is_none() {
-            self.taken = self.sender.on_detach().now_or_never().map(of_detach);
+            let sender = self.sender.as_mut()?;
+            self.taken = sender.on_detach().now_or_never().map(of_detach);
         }
         self.taken.clone()
     }
 
     /// Waits until the peer takes the link away. May be cancelled.
     pub(super) async fn on_loss(&mut self) -> Loss {
+        let Some(sender) = &mut self.sender else { return Loss::Connection };
         tokio::select! {
-            detached = self.sender.on_detach() => of_detach(detached),
+            detached = sender.on_detach() => of_detach(detached),
             () = self.lost.cancelled() => Loss::Connection,
         }
     }
@@ -120,10 +176,11 @@ impl SafeSender {
         T: SerializableBody + Send + Sync,
     {
         let delivery = self.hand_over(message, deadline).await?;
+        let Some(sender) = &mut self.sender else { return Err(Loss::Connection) };
         tokio::select! {
             biased;
             outcome = delivery => outcome.map_err(of_send),
-            detached = self.sender.on_detach() => Err(of_detach(detached)),
+            detached = sender.on_detach() => Err(self.taken.insert(of_detach(detached)).clone()),
             () = self.lost.cancelled() => Err(Loss::Connection),
             () = tokio::time::sleep_until(deadline) => Err(Loss::NoOutcome),
         }
@@ -145,11 +202,12 @@ impl SafeSender {
     where
         T: SerializableBody + Send + Sync,
     {
+        let Some(sender) = &mut self.sender else { return Err(Loss::Connection) };
         loop {
             let recheck = deadline.min(Instant::now() + CREDIT_RECHECK);
             tokio::select! {
                 biased;
-                sent = timeout_at(recheck, self.sender.send_batchable_ref(message)) => match sent {
+                sent = timeout_at(recheck, sender.send_batchable_ref(message)) => match sent {
                     Ok(sent) => return sent.map_err(of_send),
                     Err(_) if Instant::now() >= deadline => return Err(Loss::NoCredit),
                     Err(_) => {}
@@ -158,11 +216,16 @@ impl SafeSender {
             }
         }
     }
+}
 
-    /// Detaches for good, within a bound.
-    pub(super) async fn close(self) {
-        if !self.lost.is_cancelled() {
-            _ = timeout(CLOSE_PATIENCE, self.sender.close()).await;
+impl Drop for SafeSender {
+    fn drop(&mut self) {
+        if let (Some(mut sender), Some(home)) = (self.sender.take(), &self.home) {
+            home.let_go(&self.lost, async move {
+                // If the peer has taken the link away, this tells the crate so, and nothing more is sent.
+                _ = sender.on_detach().now_or_never();
+                _ = sender.close().await;
+            });
         }
     }
 }

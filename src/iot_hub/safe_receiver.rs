@@ -13,13 +13,10 @@ use fe2o3_amqp::session::SessionHandle;
 use fe2o3_amqp_types::definitions::SenderSettleMode;
 use fe2o3_amqp_types::messaging::{Body, Message};
 use fe2o3_amqp_types::primitives::Value;
-use tokio::time::timeout;
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::safe_link::{CLOSE_PATIENCE, Loss, Terms, of_illegal, of_receiver_attach, of_recv};
-use super::shared::Tasks;
+use super::safe_link::{Home, Loss, Terms, of_illegal, of_receiver_attach, of_recv};
 
 /// Larger messages end the link. The hub's own limits are 64 KB (messages), 128 KB (methods) and 32 KB for each half of a
 /// twin, before JSON's escapes.
@@ -40,44 +37,21 @@ pub(super) struct SafeReceiver {
     /// `None` only while dropping.
     receiver: Option<Receiver>,
     lost: CancellationToken,
-    held: Option<(Tasks, TaskTrackerToken)>,
-}
-
-/// The receivers of one session, which must be closed before it ends.
-#[derive(Clone, Debug)]
-pub(super) struct Receivers {
-    pub(super) tasks: Tasks,
-    pub(super) open: TaskTracker,
-}
-
-impl Receivers {
-    pub(super) fn new(tasks: &Tasks) -> Self {
-        Self { tasks: tasks.clone(), open: TaskTracker::new() }
-    }
-
-    /// Waits until all are closed, within a bound.
-    pub(super) async fn closed(&self) {
-        self.open.close();
-        _ = timeout(CLOSE_PATIENCE, self.open.wait()).await;
-    }
+    home: Home,
 }
 
 impl Drop for SafeReceiver {
     fn drop(&mut self) {
-        let (Some(receiver), Some((tasks, held))) = (self.receiver.take(), self.held.take()) else { return };
-        // Without a runtime there is no connection any more, either.
-        if self.lost.is_cancelled() || tokio::runtime::Handle::try_current().is_err() {
-            return;
-        }
-        let lost = self.lost.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                _ = timeout(CLOSE_PATIENCE, receiver.close()) => {}
-                () = lost.cancelled() => {}
-            }
-            drop(held);
-        });
+        let Some(receiver) = self.receiver.take() else { return };
+        self.home.let_go(&self.lost, close(receiver));
     }
+}
+
+async fn close(mut receiver: Receiver) {
+    // If the peer has taken the link away, this tells the crate so, and nothing more is sent. Messages that are dropped
+    // here stay with the peer.
+    while let Some(Ok(_)) = receiver.recv::<Body<Value>>().now_or_never() {}
+    _ = receiver.close().await;
 }
 
 impl SafeReceiver {
@@ -86,7 +60,7 @@ impl SafeReceiver {
         session: &mut SessionHandle<()>,
         terms: Terms,
         lost: CancellationToken,
-        receivers: &Receivers,
+        home: Home,
     ) -> Result<Self, Loss> {
         let mut builder = Receiver::builder()
             .name(terms.name)
@@ -100,8 +74,7 @@ impl SafeReceiver {
             builder = builder.sender_settle_mode(SenderSettleMode::Settled);
         }
         let receiver = builder.attach(session).await.map_err(of_receiver_attach)?;
-        let held = Some((receivers.tasks.clone(), receivers.open.token()));
-        Ok(Self { receiver: Some(receiver), lost, held })
+        Ok(Self { receiver: Some(receiver), lost, home })
     }
 
     /// Waits for what comes next. May be cancelled.
