@@ -73,6 +73,8 @@ struct Seats {
     ever: HashSet<Arc<str>>,
     /// The hub said that it takes no more tokens.
     full: bool,
+    /// Takes nobody any more, since too few of those that it knows are left.
+    worn: bool,
     /// Since when nobody sits here.
     empty_since: Instant,
 }
@@ -142,6 +144,7 @@ impl Connection {
             taken: 0,
             ever: HashSet::new(),
             full: false,
+            worn: false,
             empty_since: now,
         };
         let connection = Arc::new(Self {
@@ -168,7 +171,7 @@ impl Connection {
     /// Takes a seat if there is one for this device.
     pub(super) fn try_seat(self: &Arc<Self>, device_id: &Arc<str>) -> Option<Seat> {
         let mut seats = self.seats();
-        if !self.is_live() || seats.taken >= seats.limit {
+        if !self.is_live() || seats.worn || seats.taken >= seats.limit {
             return None;
         }
         if self.policy.is_none() && !seats.ever.contains(device_id) {
@@ -194,16 +197,25 @@ impl Connection {
         seats.ever.remove(device_id);
     }
 
+    /// Whether it takes no device that it does not know, though most of those it knows have left: those that stay
+    /// should move to another. Once so, it takes nobody any more.
+    pub(super) fn is_worn(&self) -> bool {
+        let mut seats = self.seats();
+        let takes_no_new = self.policy.is_none() && (seats.full || seats.ever.len() >= seats.limit);
+        seats.worn |= takes_no_new && seats.taken * 2 <= seats.limit;
+        seats.worn
+    }
+
     /// Devices that sit here.
     pub(super) fn devices(&self) -> usize {
         self.seats().taken
     }
 
-    /// Closes the connection if nobody has been sitting here for `idle`.
+    /// Closes the connection if nobody has been sitting here for `idle`, or since it is worn.
     pub(super) fn retire_if_empty(&self, idle: Duration) {
         // The lock is kept, so that nobody sits down in between.
         let seats = self.seats();
-        if seats.taken == 0 && seats.empty_since.elapsed() >= idle {
+        if seats.taken == 0 && (seats.worn || seats.empty_since.elapsed() >= idle) {
             self.retired.store(true, Ordering::Relaxed);
             self.give_up(unreachable_hub(&"the idle connection was closed", &self.hub));
         }

@@ -239,6 +239,11 @@ impl DeviceSession {
         self.is_kept
     }
 
+    /// Whether it should be opened anew on another connection.
+    pub(super) fn should_move(&self) -> bool {
+        self.seat.connection.is_worn()
+    }
+
     /// Its keeper has let the further links go; from now on it may be idle.
     pub(super) fn let_go(&mut self) {
         self.is_kept = false;

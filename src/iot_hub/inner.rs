@@ -26,6 +26,9 @@ use super::shared::Shared;
 use crate::azure::{Credential, HubAddress, HubDevice};
 use crate::model::ParkReason;
 
+/// Sessions taken from worn connections with each sweep.
+const MOVED_AT_ONCE: usize = 50;
+
 /// A device in this process.
 pub(super) type DeviceKey = (HubAddress, Arc<str>);
 
@@ -162,9 +165,16 @@ pub(super) async fn sweep(inner: Weak<Inner>, idle: Duration) {
         let Some(inner) = inner.upgrade() else { return };
         let slots: Vec<_> =
             inner.slots.iter().map(|slot| (slot.key().clone(), slot.value().clone())).collect();
+        let mut moved = 0;
         for (key, slot) in slots {
             // Somebody is using it.
             let Ok(mut held) = slot.try_lock_owned() else { continue };
+            if moved < MOVED_AT_ONCE && held.session.as_ref().is_some_and(DeviceSession::should_move) {
+                // It opens anew when something is to be sent; a keeper does so at once.
+                inner.shared.tasks.spawn(device::close(held));
+                moved += 1;
+                continue;
+            }
             if let Some(session) = held.session.as_mut().filter(|session| session.is_kept()) {
                 if session.is_lost() {
                     if let Some(taken) = session.taken() {

@@ -25,8 +25,9 @@ use crate::azure::HubDevice;
 #[derive(Default)]
 pub(super) struct OpenLinks {
     pub(super) c2d: Option<CloudMessages>,
-    pub(super) methods: Option<Methods>,
-    pub(super) twin: Option<Twin>,
+    /// In a box, like the twin: most devices have neither.
+    pub(super) methods: Option<Box<Methods>>,
+    pub(super) twin: Option<Box<Twin>>,
 }
 
 impl OpenLinks {
@@ -84,14 +85,14 @@ impl Opener<'_> {
         CloudMessages::start(receiver, self.options.c2d_credit).await
     }
 
-    async fn methods(&self) -> Result<Methods, Loss> {
+    async fn methods(&self) -> Result<Box<Methods>, Loss> {
         let (sender, receiver) = self.pair("methods", "methods/devicebound").await?;
-        Methods::start(sender, receiver).await
+        Methods::start(sender, receiver).await.map(Box::new)
     }
 
-    async fn twin(&self) -> Result<Twin, Loss> {
+    async fn twin(&self) -> Result<Box<Twin>, Loss> {
         let (sender, receiver) = self.pair("twin", "twin").await?;
-        Twin::start(sender, receiver, self.options.send_timeout).await
+        Twin::start(sender, receiver, self.options.send_timeout).await.map(Box::new)
     }
 
     /// Two links to one node; the hub tells by the same id on both that they belong together.

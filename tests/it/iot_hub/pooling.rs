@@ -203,3 +203,26 @@ async fn losing_one_of_two_connections_is_no_trouble_of_the_whole_hub() {
     hub.send(&b, &telemetry("2")).await.unwrap();
     hub.close().await;
 }
+
+#[tokio::test]
+async fn who_is_left_on_a_connection_that_takes_no_newcomers_moves_to_another() {
+    let test_hub = TestHub::start().await;
+    let mut options = test_hub.options();
+    options.max_devices_per_connection = 4;
+    options.idle_timeout = Duration::from_millis(400);
+    let hub = IotHub::new(options);
+    for name in ["a", "b", "c", "d"] {
+        hub.send(&by_key(&test_hub, name), &telemetry(name)).await.unwrap();
+    }
+    assert_eq!(hub.status().connections, 1);
+    // The others grow idle; this one stays, and may not keep the connection alone.
+    let mut sent = 1;
+    while test_hub.count(opened) < 2 || test_hub.count(|seen| matches!(seen, Seen::Gone)) < 1 {
+        hub.send(&by_key(&test_hub, "a"), &telemetry("a")).await.unwrap();
+        sent += 1;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ids(&test_hub).iter().filter(|id| *id == "a").count(), sent);
+    assert_eq!((hub.status().connections, hub.status().devices), (1, 1));
+    hub.close().await;
+}
