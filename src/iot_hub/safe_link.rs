@@ -108,7 +108,7 @@ impl Home {
         self.tasks.spawn(async move {
             tokio::select! {
                 () = async {
-                    let _turn = home.turns.last_turn().await;
+                    let _turn = home.turns.detach().await;
                     close.await;
                 } => {}
                 () = lost.cancelled() => {}

@@ -129,7 +129,8 @@ impl SessionSeat {
         &self,
         attach: impl AsyncFnOnce(&mut SessionHandle<()>) -> Result<L, Loss>,
     ) -> Result<L, Loss> {
-        let mut turn = self.session.turns.turn().await?;
+        let turns = &self.session.turns;
+        let mut turn = turns.attach().await?;
         let mut attaching = Box::pin(attach(&mut turn.handle));
         let mut attached = timeout(STUCK, &mut attaching).await;
         if attached.is_err() {
@@ -138,7 +139,7 @@ impl SessionSeat {
         }
         drop(attaching);
         attached.unwrap_or_else(|_| {
-            turn.spoil();
+            turns.spoil();
             Err(Loss::Link(said("the hub did not answer Attach")))
         })
     }

@@ -283,7 +283,7 @@ impl State {
     pub(super) fn end(&mut self, place: Place, condition: &str) {
         let Some(session) = self.session(place) else { return };
         session.ended_by_us = true;
-        if session.device.is_none() && session.links.values().any(|link| link.address == "$cbs") {
+        if session.links.values().any(|link| link.address == "$cbs") {
             self.connections[place.connection].excuse = Some("the hub ended the tokens' session");
         }
         self.say(place, &Performative::End(End { error: Some(wire::error(condition)) }), &[]);

@@ -24,13 +24,21 @@ impl World {
         self.complaints.push(text);
     }
 
-    /// The other device's session, if a fault touches this one alone.
+    /// The other device's session, if a fault touches this one alone; one that ends touches all who share it.
     pub(super) fn live_neighbours(&self, event: Event) -> Vec<Place> {
         match event {
             Event::Detach(device) | Event::Steal(device) | Event::DetachBack(device) | Event::End(device) => {
                 let others = (0..self.callers.len()).filter(|other| *other != device);
                 let state = self.hub.state();
-                others.flat_map(|other| state.sessions_of(DEVICES[other])).collect()
+                let its = if matches!(event, Event::End(_)) {
+                    state.sessions_of(DEVICES[device])
+                } else {
+                    Vec::new()
+                };
+                others
+                    .flat_map(|other| state.sessions_of(DEVICES[other]))
+                    .filter(|place| !its.contains(place))
+                    .collect()
             }
             _ => Vec::new(),
         }

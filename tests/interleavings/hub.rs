@@ -1,7 +1,7 @@
 //! The hub's side of AMQP, frame by frame, in the client's own thread: holds back what it would answer, keeps account
 //! of sessions and links, and complains about a client that breaks the rules. What it answers is next door.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub(super) struct State {
     /// How often the hub accepted a message.
     pub(super) accepted: HashMap<String, u32>,
     pub(super) trace: Vec<(Duration, String)>,
+    pub(super) devices_per_session: usize,
     began: Option<Instant>,
     serial: u64,
 }
@@ -139,7 +140,7 @@ impl State {
         let live = connection
             .sessions
             .values()
-            .filter(|session| session.is_live() && session.device.is_some())
+            .filter(|session| session.is_live() && session.links.values().any(|link| link.device().is_some()))
             .count();
         if connection.excuse.is_none() && !self.leaving && !slow && live > 0 {
             self.complain(format!("the client {how} of connection {number} with {live} sessions on it"));
@@ -208,7 +209,6 @@ impl State {
                     begun: false,
                     ended_by_us: false,
                     ended_by_client: false,
-                    device: None,
                     links: BTreeMap::new(),
                     next_out: 0,
                     next_in: 0,
@@ -231,7 +231,7 @@ impl State {
         None
     }
 
-    /// A frame of a session. Gives the device if it has a new session.
+    /// A frame of a session. Gives the device if it is new on it.
     fn in_session(&mut self, place: Place, body: FrameBody) -> Option<String> {
         let session = self.session(place)?;
         if session.ended_by_client {
@@ -290,18 +290,13 @@ impl State {
             (_, None) => None,
         };
         let address = address.unwrap_or_default();
-        let device = address.strip_prefix("/devices/").and_then(|rest| rest.split('/').next());
-        let device = device.map(str::to_owned);
         let session = self.session(place)?;
         let twice = session
             .links
             .values()
             .any(|link| link.address == address && link.from_client == from_client && !link.detached_by_us);
-        let other = session.device.is_some() && session.device != device;
         let (attached, detached_by_us, detached_by_client) = (false, false, false);
         let (count, limit) = (0, 0);
-        let news = session.device.is_none().then(|| device.clone()).flatten();
-        session.device = device;
         let link = Link {
             attach,
             address: address.clone(),
@@ -312,11 +307,16 @@ impl State {
             count,
             limit,
         };
+        let device = link.device().map(str::to_owned);
+        let mixed = session.links.values().any(|other| other.device().is_some() != device.is_some());
+        let news = device.filter(|device| !session.serves(device));
         let taken = session.links.insert(place.handle, link).is_some();
-        if twice || other || taken {
+        let devices: BTreeSet<_> = session.links.values().filter_map(Link::device).collect();
+        let crowded = devices.len() > self.devices_per_session;
+        if twice || mixed || crowded || taken {
             self.protest(
                 place.connection,
-                format!("a session has a second link for {address}, or another device's"),
+                format!("a session has a second link for {address}, or one too many"),
             );
         }
         self.hold(Kind::Attach, place);
@@ -379,7 +379,7 @@ impl State {
             .filter(|(_, one)| one.out.is_some() && !one.closing && !one.mute)
         {
             for (channel, session) in &one.sessions {
-                if session.is_live() && session.device.as_deref() == Some(device) {
+                if session.serves(device) {
                     places.push(Place { connection, channel: *channel, serial: session.serial, handle: 0 });
                 }
             }

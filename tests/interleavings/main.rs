@@ -51,16 +51,19 @@ fn every_order(scenes: &[event::Scene]) {
     note_panics();
     let each = budget() / 2 / SCENES.len();
     for scene in scenes {
-        let started = std::time::Instant::now();
-        let explored = exhaust(scene, each, seed());
-        println!(
-            "{}: {} interleavings, all of {} events, in {:?}, seed {}",
-            scene.name,
-            explored.runs,
-            explored.complete,
-            started.elapsed(),
-            seed()
-        );
+        // With and without a session that is shared.
+        let seeds = if scene.devices > 1 { vec![seed(), seed() + 1] } else { vec![seed()] };
+        for seed in &seeds {
+            let started = std::time::Instant::now();
+            let explored = exhaust(scene, each / seeds.len(), *seed);
+            println!(
+                "{}: {} interleavings, all of {} events, in {:?}, seed {seed}",
+                scene.name,
+                explored.runs,
+                explored.complete,
+                started.elapsed(),
+            );
+        }
     }
 }
 

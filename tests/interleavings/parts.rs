@@ -63,7 +63,6 @@ pub(super) struct Session {
     pub(super) begun: bool,
     pub(super) ended_by_us: bool,
     pub(super) ended_by_client: bool,
-    pub(super) device: Option<String>,
     pub(super) links: BTreeMap<u32, Link>,
     pub(super) next_out: u32,
     pub(super) next_in: u32,
@@ -83,6 +82,11 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Whose it is; nobody's is a token link.
+    pub(super) fn device(&self) -> Option<&str> {
+        self.address.strip_prefix("/devices/").and_then(|rest| rest.split('/').next())
+    }
+
     /// Whether messages may go over it.
     pub(super) fn is_open(&self) -> bool {
         self.attached && !self.detached_by_us && !self.detached_by_client
@@ -92,5 +96,12 @@ impl Link {
 impl Session {
     pub(super) fn is_live(&self) -> bool {
         !self.ended_by_us && !self.ended_by_client
+    }
+
+    /// Whether the device has a link on it that neither side took away.
+    pub(super) fn serves(&self, device: &str) -> bool {
+        let its =
+            |link: &Link| link.device() == Some(device) && !link.detached_by_us && !link.detached_by_client;
+        self.is_live() && self.links.values().any(its)
     }
 }

@@ -80,7 +80,7 @@ pub(super) struct World {
     last: Option<Event>,
 }
 
-/// Runs one interleaving: `choose` gives the next event of those possible, or `None` to end.
+/// Runs one interleaving; with an even seed, two devices share a session. `choose` gives the next event of those possible, or `None` to end.
 pub(super) fn run(scene: &Scene, seed: u64, mut choose: impl FnMut(&[Event]) -> Option<Event>) -> Run {
     fastrand::seed(seed);
     PANICS.take();
@@ -88,7 +88,7 @@ pub(super) fn run(scene: &Scene, seed: u64, mut choose: impl FnMut(&[Event]) -> 
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let mut run = Run::default();
     runtime.block_on(async {
-        let mut world = World::new(scene.devices);
+        let mut world = World::new(scene.devices, seed.is_multiple_of(2));
         for event in scene.before {
             world.act(*event).await;
         }
@@ -126,7 +126,8 @@ impl Scene {
 }
 
 impl World {
-    fn new(devices: usize) -> Self {
+    /// Each device has its own session, or they may `share` one.
+    fn new(devices: usize, share: bool) -> Self {
         let (wires, streams) = mpsc::unbounded_channel();
         let hub = Hub::default();
         tokio::spawn(hub.clone().listen(streams));
@@ -134,6 +135,8 @@ impl World {
         options.wires = Some(wires);
         options.token_lifetime = Duration::from_secs(200);
         options.idle_timeout = IDLE;
+        options.max_devices_per_session = if share { devices } else { 1 };
+        hub.state().devices_per_session = options.max_devices_per_session;
         let (client, events) = IotHub::with_events(options);
         let address = HubAddress { host: "hub".into(), port: 5671 };
         let caller = |name: &&str| Caller {
@@ -165,7 +168,10 @@ impl World {
         state.sessions_of(DEVICES[device]).into_iter().find_map(|place| {
             let links = &state.session(place)?.links;
             let (handle, _) = links.iter().find(|(_, link)| {
-                link.is_open() && link.address.ends_with(node) && (node != BACK || !link.from_client)
+                link.is_open()
+                    && link.device() == Some(DEVICES[device])
+                    && link.address.ends_with(node)
+                    && (node != BACK || !link.from_client)
             })?;
             Some(Place { handle: *handle, ..place })
         })
