@@ -9,9 +9,16 @@ use tokio::task::AbortHandle;
 
 use super::connection::Progress;
 
+/// With fewer, nobody is looked for who is none any more. One that ended keeps its task's memory until then.
+const LOOKED_THROUGH_AT: usize = 32;
+
 /// Connections in the order they came; those that became welcome, or ended, drop out by and by.
 #[derive(Debug, Default)]
-pub(super) struct Strangers(VecDeque<Stranger>);
+pub(super) struct Strangers {
+    all: VecDeque<Stranger>,
+    /// How many there were after the last look.
+    left: usize,
+}
 
 #[derive(Debug)]
 struct Stranger {
@@ -22,17 +29,25 @@ struct Stranger {
 impl Strangers {
     /// A connection has come; `places` is how many there can be at once.
     pub(super) fn add(&mut self, progress: Progress, task: AbortHandle, places: usize) {
-        if self.0.len() >= places.saturating_mul(2) {
-            self.0.retain(Stranger::is_one);
+        let many = LOOKED_THROUGH_AT.min(places).max(self.left) * 2;
+        if self.all.len() >= many {
+            self.look_through();
         }
-        self.0.push_back(Stranger { progress, task });
+        self.all.push_back(Stranger { progress, task });
+    }
+
+    fn look_through(&mut self) {
+        self.all.retain(Stranger::is_one);
+        self.left = self.all.len();
     }
 
     /// Ends the oldest that waits for nothing of ours. False if there is none.
     pub(super) fn evict(&mut self) -> bool {
-        self.0.retain(Stranger::is_one);
-        let Some(at) = self.0.iter().position(|stranger| !stranger.progress.is_busy()) else { return false };
-        if let Some(stranger) = self.0.remove(at) {
+        self.look_through();
+        let Some(at) = self.all.iter().position(|stranger| !stranger.progress.is_busy()) else {
+            return false;
+        };
+        if let Some(stranger) = self.all.remove(at) {
             stranger.task.abort();
         }
         true
@@ -81,7 +96,19 @@ mod tests {
             let handle = task.abort_handle();
             task.await.unwrap();
             strangers.add(Progress::default(), handle, 4);
-            assert!(strangers.0.len() <= 8);
+            assert!(strangers.all.len() <= 8);
+        }
+    }
+
+    #[tokio::test]
+    async fn those_that_ended_are_forgotten_long_before_all_places_are_taken() {
+        let mut strangers = Strangers::default();
+        for _ in 0..1000 {
+            let task = tokio::spawn(async {});
+            let handle = task.abort_handle();
+            task.await.unwrap();
+            strangers.add(Progress::default(), handle, 1000);
+            assert!(strangers.all.len() <= LOOKED_THROUGH_AT * 2);
         }
     }
 }
