@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What is gathered at most: one full TLS record.
 const GATHERED: usize = 16 * 1024;
+/// After this header frames come. Before it, in the SASL layer, a refusal is written last, and read after no more.
+const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\x00\x01\x00\x00";
 
 /// A byte stream that flushes when it is read from, not when it is told to.
 ///
@@ -21,6 +23,8 @@ const GATHERED: usize = 16 * 1024;
 pub struct Coalesce<S> {
     stream: S,
     gathered: BytesMut,
+    /// The protocol header was written.
+    frames: bool,
     /// Something was written since the last look: the writer may have more at once.
     fresh: bool,
     /// What was handed to the stream is flushed.
@@ -30,7 +34,7 @@ pub struct Coalesce<S> {
 impl<S> Coalesce<S> {
     /// Wraps a stream.
     pub fn new(stream: S) -> Self {
-        Self { stream, gathered: BytesMut::new(), fresh: false, flushed: true }
+        Self { stream, gathered: BytesMut::new(), frames: false, fresh: false, flushed: true }
     }
 }
 
@@ -77,6 +81,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Coalesce<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Coalesce<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.frames {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+            self.flushed = false;
+            // The crate writes it by itself.
+            self.frames = bytes[..count].ends_with(PROTOCOL_HEADER);
+            return Poll::Ready(Ok(count));
+        }
         if self.gathered.len() + bytes.len() > GATHERED {
             ready!(self.poll_hand_on(cx))?;
         }
@@ -90,9 +101,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Coalesce<S> {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Does nothing: reading flushes.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Does nothing once frames come: reading flushes.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.frames { Poll::Ready(Ok(())) } else { self.poll_out(cx) }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -142,10 +153,34 @@ mod tests {
         }
     }
 
+    /// Past the protocol header, which is taken out of `far` again.
+    async fn begun<S: AsyncRead + AsyncWrite + Unpin>(stream: S, far: &mut DuplexStream) -> Coalesce<S> {
+        let mut near = Coalesce::new(stream);
+        near.write_all(PROTOCOL_HEADER).await.unwrap();
+        near.flush().await.unwrap();
+        let mut header = [0; 8];
+        far.read_exact(&mut header).await.unwrap();
+        assert_eq!(&header, PROTOCOL_HEADER);
+        near
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_before_the_protocol_header_goes_out_when_it_is_flushed() {
+        let (near, mut far) = duplex(64 * 1024);
+        let mut near = Coalesce::new(near);
+        near.write_all(b"AMQP\x03\x01\x00\x00refused").await.unwrap();
+        near.flush().await.unwrap();
+        drop(near);
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"AMQP\x03\x01\x00\x00refused");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn flushed_writes_go_out_together_when_the_writer_waits_for_an_answer() {
         let (near, mut far) = duplex(64 * 1024);
-        let mut near = Coalesce::new(Counting(near, 0));
+        let mut near = begun(Counting(near, 0), &mut far).await;
+        near.stream.1 = 0;
         for _ in 0..10 {
             near.write_all(&[7; 100]).await.unwrap();
             near.flush().await.unwrap();
@@ -161,7 +196,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn much_goes_out_without_waiting_for_a_read_and_in_order() {
         let (near, mut far) = duplex(1024 * 1024);
-        let mut near = Coalesce::new(near);
+        let mut near = begun(near, &mut far).await;
         let text: Vec<u8> = (0..100_000_u32).map(|number| (number % 251) as u8).collect();
         for chunk in [&text[..10_000], &text[10_000..60_000], &text[60_000..60_001], &text[60_001..]] {
             near.write_all(chunk).await.unwrap();
@@ -177,7 +212,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_holds_the_writer_once_a_record_is_gathered() {
         let (near, mut far) = duplex(16);
-        let mut near = Coalesce::new(near);
+        let mut near = begun(near, &mut far).await;
         near.write_all(&[7; GATHERED]).await.unwrap();
         // More than the peer's own buffer makes room for.
         assert!(timeout(Duration::from_secs(1), near.write_all(&[8; 100])).await.is_err());

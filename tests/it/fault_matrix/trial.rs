@@ -53,10 +53,11 @@ impl Row {
     }
 }
 
-/// How far a fault reaches.
+/// How far a fault reaches. The two devices of a connection share a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
     Device,
+    Session,
     Connection,
 }
 
@@ -68,14 +69,16 @@ fn reach(kind: FaultKind) -> Reach {
         FaultKind::KillAmqpCbsLinkReq,
         FaultKind::KillAmqpCbsLinkResp,
     ];
-    if of_connection.contains(&kind) { Reach::Connection } else { Reach::Device }
+    match kind {
+        FaultKind::KillAmqpSession => Reach::Session,
+        kind if of_connection.contains(&kind) => Reach::Connection,
+        _ => Reach::Device,
+    }
 }
 
 /// Telemetry whose outcome was under way when its link was cut may come twice, once per cut: not for these.
 fn cuts_telemetry(kind: FaultKind) -> bool {
-    reach(kind) == Reach::Connection
-        || [FaultKind::KillAmqpSession, FaultKind::KillAmqpD2cLink, FaultKind::InvokeAuthError]
-            .contains(&kind)
+    reach(kind) != Reach::Device || [FaultKind::KillAmqpD2cLink, FaultKind::InvokeAuthError].contains(&kind)
 }
 
 /// A connector that puts two devices on a connection.
@@ -129,7 +132,7 @@ pub(super) async fn trial(plan: &Plan) -> Row {
         }
     }
     for (number, device) in devices.iter().enumerate().skip(1) {
-        let met = reach(plan.kind) == Reach::Connection && number < 2;
+        let met = reach(plan.kind) != Reach::Device && number < 2;
         let limit = if met { ends + WITHIN } else { probed + UNAFFECTED };
         for (path, at) in paths::NAMES.iter().zip(&results[number]) {
             if at.is_none_or(|at| at > limit) {
