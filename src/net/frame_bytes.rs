@@ -16,6 +16,8 @@ const TYPE_AMQP: u8 = 0;
 const KEPT_BYTES: usize = 1024;
 pub(super) const OPEN_CODE: u64 = 0x10;
 pub(super) const BEGIN_CODE: u64 = 0x11;
+pub(super) const ATTACH_CODE: u64 = 0x12;
+pub(super) const FLOW_CODE: u64 = 0x13;
 pub(super) const TRANSFER_CODE: u64 = 0x14;
 pub(super) const DISPOSITION_CODE: u64 = 0x15;
 pub(super) const DETACH_CODE: u64 = 0x16;
@@ -152,6 +154,8 @@ impl<'a> Reader<'a> {
         match symbol {
             b"amqp:open:list" => Some(OPEN_CODE),
             b"amqp:begin:list" => Some(BEGIN_CODE),
+            b"amqp:attach:list" => Some(ATTACH_CODE),
+            b"amqp:flow:list" => Some(FLOW_CODE),
             b"amqp:transfer:list" => Some(TRANSFER_CODE),
             b"amqp:disposition:list" => Some(DISPOSITION_CODE),
             b"amqp:detach:list" => Some(DETACH_CODE),
@@ -191,6 +195,22 @@ impl<'a> Reader<'a> {
             _ => 0,
         };
         (millis > 0).then(|| Duration::from_millis(u64::from(millis)))
+    }
+
+    /// After [`Self::performative`]: the unsigned number that is its field at `place`, if it is one.
+    pub(super) fn number_at(&mut self, place: u32) -> Option<u32> {
+        if self.list_count()? <= place {
+            return None;
+        }
+        for _ in 0..place {
+            self.skip()?;
+        }
+        match self.byte()? {
+            0x43 => Some(0),
+            0x52 => self.byte().map(u32::from),
+            0x70 => self.be32(),
+            _ => None,
+        }
     }
 
     /// Steps over one primitive value: the upper half of its constructor gives the width.
