@@ -7,6 +7,7 @@ mod delivery;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;
 mod limits;
+mod line;
 pub mod ports;
 mod pump;
 mod reported;

@@ -5,25 +5,23 @@
 //! a lane that waits holds nobody else; a hub that is down is probed by one message at a time.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::delivery::{Hot, HubState, Item, Place, Start, Ticket, Verdict};
+use super::delivery::{HubState, Item, Place, Start, Ticket, Verdict};
 use super::limits::{HubLimits, Limits, Refusal};
+use super::line::Line;
 use super::window::{Down, Window};
 use crate::azure::HubAddress;
 use crate::model::{Backoff, EndDevice, Lane};
 use crate::spool::Pending;
 
-/// Bodies in memory of one lane; a longer one's are read back, so that a backlog leaves the memory to the others.
-const BODIES_PER_LANE: usize = 64;
-
-/// A lane's messages. It stands in exactly one place: ready in a window, under way as a ticket, or waiting for a timer.
-#[derive(Debug)]
-struct Line {
-    queue: VecDeque<Item>,
+/// A lane with work. It stands in exactly one place: ready in a window, under way as a ticket, or waiting for a timer.
+#[derive(Debug, Default)]
+struct Busy {
+    line: Line,
     failures: u32,
 }
 
@@ -33,7 +31,7 @@ struct Timer(Instant, Lane);
 /// All lanes and windows.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    lanes: HashMap<Lane, Line>,
+    lanes: HashMap<Lane, Busy>,
     windows: HashMap<Place, Window>,
     timers: BinaryHeap<Reverse<Timer>>,
     device_backoff: Backoff,
@@ -66,31 +64,18 @@ impl Schedule {
     }
 
     /// Takes in a record. `hub` is where its device is known to be.
-    pub(super) fn push(
-        &mut self,
-        lane: Lane,
-        mut pending: Pending,
-        hub: impl FnOnce() -> Option<HubAddress>,
-    ) {
-        let lane_length = self.lanes.get(&lane).map_or(0, |line| line.queue.len());
-        if lane_length >= BODIES_PER_LANE {
-            pending.body = None;
-        }
-        let hot = (pending.body.is_some() || pending.waiter.is_some()).then(|| {
-            Box::new(Hot { received_ms: pending.received_ms, body: pending.body, waiter: pending.waiter })
-        });
-        let item = Item { seq: pending.seq, hot };
-        if let Some(line) = self.lanes.get_mut(&lane) {
-            line.queue.push_back(item);
+    pub(super) fn push(&mut self, lane: Lane, pending: Pending, hub: impl FnOnce() -> Option<HubAddress>) {
+        if let Some(busy) = self.lanes.get_mut(&lane) {
+            busy.line.push(pending);
             return;
         }
-        self.lanes.insert(lane.clone(), Line { queue: VecDeque::from([item]), failures: 0 });
+        self.lanes.entry(lane.clone()).or_default().line.push(pending);
         self.enqueue(lane, hub());
     }
 
     fn enqueue(&mut self, lane: Lane, hub: Option<HubAddress>) {
         let place = Place::new(&lane.device, hub);
-        let doubtful = self.lanes.get(&lane).is_some_and(|line| line.failures > 0);
+        let doubtful = self.lanes.get(&lane).is_some_and(|busy| busy.failures > 0);
         self.windows.entry(place).or_default().queue(lane, doubtful);
     }
 
@@ -107,7 +92,7 @@ impl Schedule {
                 window.limits.get_or_insert_with(|| Limits::new(self.rate, now));
             }
             while let Some((lane, seat, probe)) = window.next(self.max_in_flight, now) {
-                let item = self.lanes.get_mut(&lane).and_then(|line| line.queue.pop_front());
+                let item = self.lanes.get_mut(&lane).and_then(|busy| busy.line.pop());
                 let Some(item) = item else {
                     window.leave(&seat);
                     continue;
@@ -147,14 +132,14 @@ impl Schedule {
     ) -> Option<HubState> {
         self.in_flight -= 1;
         self.leave(&ticket, now);
-        let line = self.lanes.get_mut(&ticket.lane)?;
+        let busy = self.lanes.get_mut(&ticket.lane)?;
         if let Some(item) = item {
-            line.queue.push_front(item);
+            busy.line.put_back(item);
         }
         match verdict {
             Verdict::Finished { answered } => {
-                line.failures = 0;
-                if line.queue.is_empty() {
+                busy.failures = 0;
+                if busy.line.is_empty() {
                     self.lanes.remove(&ticket.lane);
                 } else {
                     self.enqueue(ticket.lane, hub());
@@ -167,13 +152,13 @@ impl Schedule {
                 was_down.then_some(HubState::Up(answered))
             }
             Verdict::Resolved(address) => {
-                let doubtful = line.failures > 0;
+                let doubtful = busy.failures > 0;
                 self.windows.entry(Place::Hub(address)).or_default().queue(ticket.lane, doubtful);
                 None
             }
             Verdict::RetryDevice { after } => {
-                line.failures += 1;
-                let wait = self.device_backoff.wait(line.failures).max(after.unwrap_or_default());
+                busy.failures += 1;
+                let wait = self.device_backoff.wait(busy.failures).max(after.unwrap_or_default());
                 self.timers.push(Reverse(Timer(now + wait, ticket.lane)));
                 None
             }
@@ -194,13 +179,13 @@ impl Schedule {
                 was_up.then_some(HubState::Down(address))
             }
             Verdict::Throttled(address) => {
-                let failures = line.failures;
+                let failures = busy.failures;
                 let refusal = self.limits(&address, now).throttled(&ticket.lane.device, failures, now);
                 self.refused(ticket.lane, refusal, THROTTLED, &address, now);
                 (refusal == Refusal::HubAndNew).then_some(HubState::Throttled(address))
             }
             Verdict::QuotaUsedUp { hub: address, resets_in } => {
-                let failures = line.failures;
+                let failures = busy.failures;
                 let asked = ticket.probe && ticket.place == Place::Hub(address.clone());
                 let limits = self.limits(&address, now);
                 let refusal = limits.used_up(&ticket.lane.device, failures, asked, resets_in, now);
@@ -219,9 +204,9 @@ impl Schedule {
         address: &HubAddress,
         now: Instant,
     ) {
-        let Some(line) = self.lanes.get_mut(&lane) else { return };
-        line.failures += 1;
-        let failures = line.failures;
+        let Some(busy) = self.lanes.get_mut(&lane) else { return };
+        busy.failures += 1;
+        let failures = busy.failures;
         match refusal {
             Refusal::Device => {
                 let wait = backoff.wait(failures);

@@ -1,5 +1,7 @@
 //! The schedule against hubs that throttle, or have no messages left today, with a time of its own.
 
+use std::collections::VecDeque;
+
 use super::*;
 use crate::spool::Seq;
 

@@ -230,19 +230,6 @@ fn a_place_takes_twice_its_window_at_most_whatever_hangs() {
 }
 
 #[test]
-fn a_long_backlog_of_one_device_leaves_the_memory_to_the_others() {
-    let mut schedule = Schedule::new(BACKOFF, 1, None);
-    let body = bytes::Bytes::from_static(b"body");
-    for seq in 0..100 {
-        let body = Some(body.clone());
-        let pending = Pending { seq: Seq(seq), lane: "".into(), received_ms: 0, body, waiter: None };
-        schedule.push(Lane::live(device("long")), pending, || None);
-    }
-    let lane = &schedule.lanes[&Lane::live(device("long"))];
-    assert_eq!(lane.queue.iter().filter(|item| item.hot.is_some()).count(), BODIES_PER_LANE);
-}
-
-#[test]
 fn backfilled_messages_start_only_when_no_other_is_ready_and_in_their_share() {
     let (mut schedule, now) = (Schedule::new(BACKOFF, 16, None), Instant::now());
     let pending = |seq| Pending { seq: Seq(seq), lane: "".into(), received_ms: 0, body: None, waiter: None };
