@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -20,6 +20,12 @@ const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 const MAX_BATCH: usize = 1024;
 /// Bodies in one transaction at most, so that its commit stays short.
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// Between the beginnings of two transactions while callers come side by side: each costs a sync and a round of everything
+/// after it, however little it holds.
+const GATHERED: Duration = Duration::from_millis(2);
+/// Operations in a transaction that show that callers come side by side. One alone that waits for each answer is not held up.
+const SIDE_BY_SIDE: usize = 2;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 
@@ -103,12 +109,46 @@ struct Waiting {
     done: Vec<Seq>,
     damage: Option<String>,
     closed: bool,
+    /// What the writer wants to be woken for.
+    wakes: Wakes,
+    /// When something was taken last, and how many operations.
+    taken_at: Option<Instant>,
+    taken_ops: usize,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Wakes {
+    /// It is at work and looks by itself.
+    #[default]
+    ForNothing,
+    ForAnything,
+    /// It lets marks of done records gather.
+    ForOps,
+    /// It lets all gather.
+    WhenFull,
 }
 
 #[derive(Default)]
 pub(super) struct Mailbox {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
+}
+
+impl Waiting {
+    fn is_full(&self) -> bool {
+        self.ops.len() >= MAX_BATCH || self.bytes >= MAX_BATCH_BYTES
+    }
+
+    /// What still may wake the writer that has found something.
+    fn gathers(&self) -> Wakes {
+        if self.ops.is_empty() {
+            Wakes::ForOps
+        } else if self.taken_ops >= SIDE_BY_SIDE {
+            Wakes::WhenFull
+        } else {
+            Wakes::ForAnything
+        }
+    }
 }
 
 impl Mailbox {
@@ -124,8 +164,15 @@ impl Mailbox {
         }
         waiting.bytes = bytes;
         waiting.ops.push_back(op);
+        let wake = match waiting.wakes {
+            Wakes::ForAnything | Wakes::ForOps => true,
+            Wakes::WhenFull => waiting.is_full(),
+            Wakes::ForNothing => false,
+        };
         drop(waiting);
-        self.arrived.notify_one();
+        if wake {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
@@ -133,8 +180,11 @@ impl Mailbox {
         let mut waiting = self.lock();
         if !waiting.closed {
             waiting.done.push(seq);
+            let wake = waiting.wakes == Wakes::ForAnything;
             drop(waiting);
-            self.arrived.notify_one();
+            if wake {
+                self.arrived.notify_one();
+            }
         }
     }
 
@@ -152,8 +202,9 @@ impl Mailbox {
 
     /// Waits for up to `patience`, then gives what there is, at most one transaction's worth.
     pub(super) fn take(&self, patience: Duration) -> Taken {
-        let waiting = self.lock();
-        let (mut waiting, _) = self
+        let mut waiting = self.lock();
+        waiting.wakes = Wakes::ForAnything;
+        let (waiting, _) = self
             .arrived
             .wait_timeout_while(waiting, patience, |waiting| {
                 waiting.ops.is_empty()
@@ -162,6 +213,8 @@ impl Mailbox {
                     && !waiting.closed
             })
             .unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.gather(waiting);
+        waiting.wakes = Wakes::ForNothing;
         let mut taken = Taken { damage: waiting.damage.take(), ..Taken::default() };
         let mut bytes = 0;
         while taken.ops.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
@@ -173,7 +226,31 @@ impl Mailbox {
         let done = waiting.done.len().min(MAX_BATCH);
         taken.done = waiting.done.drain(..done).collect();
         taken.ended = waiting.closed && taken.ops.is_empty() && taken.done.is_empty();
+        if !taken.ops.is_empty() || !taken.done.is_empty() {
+            (waiting.taken_at, waiting.taken_ops) = (Some(Instant::now()), taken.ops.len());
+        }
         taken
+    }
+
+    /// Lets more come until the last transaction began [`GATHERED`] ago, where that holds nobody up for nothing.
+    fn gather<'a>(&self, mut waiting: MutexGuard<'a, Waiting>) -> MutexGuard<'a, Waiting> {
+        let Some(until) = waiting.taken_at.map(|at| at + GATHERED) else { return waiting };
+        loop {
+            let nothing = waiting.ops.is_empty() && waiting.done.is_empty();
+            let wakes = waiting.gathers();
+            let left = until.saturating_duration_since(Instant::now());
+            if nothing
+                || left.is_zero()
+                || wakes == Wakes::ForAnything
+                || waiting.closed
+                || waiting.damage.is_some()
+                || waiting.is_full()
+            {
+                return waiting;
+            }
+            waiting.wakes = wakes;
+            (waiting, _) = self.arrived.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -226,5 +303,80 @@ mod tests {
         let taken = mailbox.take(Duration::ZERO);
         assert_eq!((taken.ops.len(), taken.done.len(), taken.ended), (1, 1, false));
         assert!(mailbox.take(Duration::from_secs(60)).ended);
+    }
+
+    /// Takes on a thread of its own.
+    fn taken_while(mailbox: &Mailbox, meanwhile: impl FnOnce()) -> Taken {
+        std::thread::scope(|scope| {
+            let taker = scope.spawn(|| mailbox.take(Duration::from_secs(60)));
+            meanwhile();
+            taker.join().expect("took")
+        })
+    }
+
+    fn crowd(mailbox: &Mailbox, count: usize) {
+        (0..count).for_each(|_| mailbox.push(flush()).expect("room"));
+    }
+
+    /// As if the last transaction with `ops` began a moment from now: no wait ends by itself.
+    fn after(mailbox: &Mailbox, ops: usize) {
+        let mut waiting = mailbox.lock();
+        (waiting.taken_at, waiting.taken_ops) = (Some(Instant::now() + Duration::from_secs(3600)), ops);
+    }
+
+    fn until(mailbox: &Mailbox, wakes: Wakes) {
+        while mailbox.lock().wakes != wakes {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn callers_side_by_side_share_a_transaction_until_it_is_full() {
+        let mailbox = Mailbox::default();
+        after(&mailbox, SIDE_BY_SIDE);
+        let taken = taken_while(&mailbox, || {
+            crowd(&mailbox, 1);
+            until(&mailbox, Wakes::WhenFull);
+            mailbox.done(Seq(1));
+            crowd(&mailbox, MAX_BATCH - 1);
+        });
+        assert_eq!((taken.ops.len(), taken.done.len()), (MAX_BATCH, 1));
+    }
+
+    #[test]
+    fn the_end_and_damage_wait_for_nobody() {
+        let mailbox = Mailbox::default();
+        for end in [|mailbox: &Mailbox| mailbox.damaged("it is".to_owned()), Mailbox::close] {
+            after(&mailbox, SIDE_BY_SIDE);
+            let taken = taken_while(&mailbox, || {
+                crowd(&mailbox, 1);
+                until(&mailbox, Wakes::WhenFull);
+                end(&mailbox);
+            });
+            assert_eq!(taken.ops.len(), 1);
+        }
+    }
+
+    #[test]
+    fn one_caller_is_not_held_up_and_takes_the_marks_along() {
+        let mailbox = Mailbox::default();
+        after(&mailbox, 1);
+        let taken = taken_while(&mailbox, || {
+            mailbox.done(Seq(1));
+            until(&mailbox, Wakes::ForOps);
+            crowd(&mailbox, 1);
+        });
+        assert_eq!((taken.ops.len(), taken.done.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_waits_is_taken_when_the_time_has_come() {
+        let mailbox = Mailbox::default();
+        crowd(&mailbox, SIDE_BY_SIDE);
+        assert_eq!(mailbox.take(Duration::ZERO).ops.len(), SIDE_BY_SIDE);
+        crowd(&mailbox, 1);
+        assert_eq!(mailbox.take(Duration::ZERO).ops.len(), 1);
+        mailbox.done(Seq(1));
+        assert_eq!(mailbox.take(Duration::ZERO).done.len(), 1);
     }
 }
