@@ -25,6 +25,8 @@ pub(crate) enum Scenario {
     Attach(Attach),
     /// A spool with up to millions of waiting messages: start, memory, drain
     Backlog(Backlog),
+    /// Devices that share a session: memory, and what the end of a session costs
+    Sharing(Sharing),
     /// Everything, as docs/BENCHMARKS.md shows it
     All {
         /// Runs of each case of uplinks; the tables give the median and the range
@@ -127,6 +129,24 @@ pub(crate) struct Backlog {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct Sharing {
+    #[arg(long, default_value_t = 5_000)]
+    pub(crate) devices: u32,
+    /// Devices of one session at most, one run each
+    #[arg(long, value_delimiter = ',', default_value = "1,4,16,32,64")]
+    pub(crate) limits: Vec<u32>,
+    /// Uplinks a second
+    #[arg(long, default_value_t = 500.0)]
+    pub(crate) uplinks: f64,
+    /// Sessions that end, one a second
+    #[arg(long, default_value_t = 20)]
+    pub(crate) faults: u32,
+    /// Another connector
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Hub {
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -146,10 +166,14 @@ pub(crate) struct Delay {
 }
 
 /// Everything that docs/BENCHMARKS.md shows.
-pub(crate) fn full(repeats: usize, minutes: f64) -> (Uplinks, Attach, Backlog) {
+pub(crate) fn full(repeats: usize, minutes: f64) -> (Uplinks, Attach, Backlog, Sharing) {
     let default = |scenario: &str| Arguments::parse_from(["scale", scenario]).scenario;
-    let (Scenario::Uplinks(uplinks), Scenario::Attach(attach), Scenario::Backlog(backlog)) =
-        (default("uplinks"), default("attach"), default("backlog"))
+    let (
+        Scenario::Uplinks(uplinks),
+        Scenario::Attach(attach),
+        Scenario::Backlog(backlog),
+        Scenario::Sharing(sharing),
+    ) = (default("uplinks"), default("attach"), default("backlog"), default("sharing"))
     else {
         unreachable!("each name gives its own")
     };
@@ -159,5 +183,5 @@ pub(crate) fn full(repeats: usize, minutes: f64) -> (Uplinks, Attach, Backlog) {
         repeats,
         ..uplinks
     };
-    (uplinks, Attach { minutes, ..attach }, backlog)
+    (uplinks, Attach { minutes, ..attach }, backlog, sharing)
 }

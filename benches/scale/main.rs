@@ -19,6 +19,7 @@ mod process;
 mod report;
 #[path = "../support/service.rs"]
 mod service;
+mod sharing;
 mod stage;
 mod subject;
 #[path = "../support/mod.rs"]
@@ -36,12 +37,14 @@ fn main() {
         Scenario::Uplinks(options) => report::publish(&uplinks::run(options), arguments.write),
         Scenario::Attach(options) => report::publish(&attach::run(options), arguments.write),
         Scenario::Backlog(options) => report::publish(&backlog::run(options), arguments.write),
+        Scenario::Sharing(options) => report::publish(&sharing::run(options), arguments.write),
         Scenario::All { repeats, minutes } => {
             report::publish(&[machine::table()], arguments.write);
-            let (uplinks, attach, backlog) = arguments::full(*repeats, *minutes);
+            let (uplinks, attach, backlog, sharing) = arguments::full(*repeats, *minutes);
             report::publish(&uplinks::run(&uplinks), arguments.write);
             report::publish(&attach::run(&attach), arguments.write);
             report::publish(&backlog::run(&backlog), arguments.write);
+            report::publish(&sharing::run(&sharing), arguments.write);
         }
     }
 }
