@@ -205,6 +205,11 @@ impl<'a> Reader<'a> {
         for _ in 0..place {
             self.skip()?;
         }
+        self.number()
+    }
+
+    /// An unsigned number, if the next value is one.
+    pub(super) fn number(&mut self) -> Option<u32> {
         match self.byte()? {
             0x43 => Some(0),
             0x52 => self.byte().map(u32::from),

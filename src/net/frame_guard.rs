@@ -171,12 +171,7 @@ fn fields(body: &[u8]) -> Vec<&[u8]> {
 }
 
 fn number(field: &[u8]) -> Option<u32> {
-    match field {
-        [0x43] => Some(0),
-        [0x52, one] => Some(u32::from(*one)),
-        [0x70, a, b, c, d] => Some(u32::from_be_bytes([*a, *b, *c, *d])),
-        _ => None,
-    }
+    Reader(field).number()
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
