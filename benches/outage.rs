@@ -8,56 +8,15 @@
 mod support;
 
 use std::collections::HashMap;
-use std::io::Write as _;
-use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Running, answered, connect_with, free_port, from_env, metric, request};
+use support::{Running, connect_with, free_port, from_env, metric, post};
 use tti_connector::emulator::{Emulator, Hub, Options, PARTITIONS, Tier};
 
 const CONNECTIONS: u64 = 64;
-
-/// Posts every `step`-th device's uplinks in order over one kept-alive connection.
-fn post(
-    webhook: u16,
-    first: u64,
-    (devices, counters): (u64, std::ops::RangeInclusive<u64>),
-    posted: &AtomicU64,
-) {
-    let mut stream = TcpStream::connect(("127.0.0.1", webhook)).expect("the webhook");
-    stream.set_nodelay(true).expect("a socket");
-    let mut answer = vec![0; 4096];
-    for f_cnt in counters {
-        for device in (first..devices).step_by(CONNECTIONS as usize) {
-            let request = request(device, f_cnt);
-            loop {
-                stream.write_all(request.as_bytes()).expect("sent");
-                if answered(&mut stream, &mut answer).0 == 202 {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(100));
-            }
-            posted.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-fn post_all(webhook: u16, devices: u64, counters: std::ops::RangeInclusive<u64>) {
-    let posted = Arc::new(AtomicU64::new(0));
-    let posters: Vec<_> = (0..CONNECTIONS.min(devices))
-        .map(|first| {
-            let (posted, counters) = (Arc::clone(&posted), counters.clone());
-            thread::spawn(move || post(webhook, first, (devices, counters), &posted))
-        })
-        .collect();
-    for poster in posters {
-        poster.join().expect("it posted all");
-    }
-}
 
 /// Reads what arrives before the emulated hub lets it go, and holds it against the order sent.
 #[derive(Default)]
@@ -144,7 +103,7 @@ fn main() {
     );
     // Every device is known, then the hub goes away.
     let mut reader = Reader::default();
-    post_all(webhook, devices, 1..=1);
+    post(webhook, devices, &(1..=1), CONNECTIONS).finish();
     while reader.arrived < devices {
         reader.read(&before.hubs()[0]);
         thread::sleep(Duration::from_millis(50));
@@ -153,7 +112,7 @@ fn main() {
     let at_start = rss_mb(&connector);
 
     let began = Instant::now();
-    post_all(webhook, devices, 2..=each + 1);
+    post(webhook, devices, &(2..=each + 1), CONNECTIONS).finish();
     let stored_in = began.elapsed().as_secs_f64();
     let at_full = rss_mb(&connector);
     println!(

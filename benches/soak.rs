@@ -6,35 +6,11 @@
 
 mod support;
 
-use std::io::Write as _;
-use std::net::TcpStream;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{answered, connect, emulate, free_port, from_env, metric, request};
-
-/// Posts every `step`-th device's uplinks in order over one kept-alive connection; an answer other than 202 is tried again.
-fn post(webhook: u16, first: u64, step: u64, devices: u64, uplinks: u64, posted: &AtomicU64) {
-    let mut stream = TcpStream::connect(("127.0.0.1", webhook)).expect("the webhook");
-    stream.set_nodelay(true).expect("a socket");
-    let mut answer = vec![0; 4096];
-    for f_cnt in 1..=uplinks / devices {
-        for device in (first..devices).step_by(step as usize) {
-            let request = request(device, f_cnt);
-            loop {
-                stream.write_all(request.as_bytes()).expect("sent");
-                if answered(&mut stream, &mut answer).0 == 202 {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(100));
-            }
-            posted.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
+use support::{connect, emulate, free_port, from_env, metric, post};
 
 fn spool_bytes(spool: &PathBuf) -> u64 {
     let files = std::fs::read_dir(spool).expect("the spool");
@@ -50,19 +26,12 @@ fn main() {
     let connector = connect(dir.path(), &ready, webhook, admin);
     let spool = dir.path().join("spool");
 
-    let posted = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
-    let posters: Vec<_> = (0..connections)
-        .map(|first| {
-            let posted = Arc::clone(&posted);
-            thread::spawn(move || post(webhook, first, connections, devices, uplinks, &posted))
-        })
-        .collect();
+    let posting = post(webhook, devices, &(1..=uplinks / devices), connections);
     let (mut at_tenth, mut peak_spool, mut next) = (None, 0, uplinks / 10);
     println!("  uplinks  seconds    sent  waiting  RSS kB  spool kB");
     let sent = loop {
-        let (done, sent) =
-            (posted.load(Ordering::Relaxed), metric(admin, "tti_connector_hub_sent_messages_total"));
+        let (done, sent) = (posting.posted(), metric(admin, "tti_connector_hub_sent_messages_total"));
         peak_spool = peak_spool.max(spool_bytes(&spool));
         if sent >= next.min(uplinks) {
             let rss = connector.status_kb("VmRSS");
@@ -82,9 +51,7 @@ fn main() {
         thread::sleep(Duration::from_millis(100));
     };
     let took = started.elapsed().as_secs_f64();
-    for poster in posters {
-        poster.join().expect("it posted all");
-    }
+    posting.finish();
     let (cpu, rss) = (connector.cpu_s(), connector.status_kb("VmRSS"));
     // The spool gives space back while it is idle.
     let mut smallest = spool_bytes(&spool);

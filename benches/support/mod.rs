@@ -4,9 +4,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -128,6 +131,57 @@ pub(crate) fn request(device: u64, f_cnt: u64) -> String {
     format!(
         "POST /webhook HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     )
+}
+
+/// Uplinks that are being posted.
+pub(crate) struct Posting {
+    posted: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Posts uplinks with these counters of all devices, each device's in order, over so many kept-alive connections. What is not
+/// answered 202 is tried again.
+pub(crate) fn post(webhook: u16, devices: u64, counters: &RangeInclusive<u64>, connections: u64) -> Posting {
+    let connections = connections.min(devices);
+    let posted = Arc::new(AtomicU64::new(0));
+    let threads = (0..connections)
+        .map(|first| {
+            let (posted, counters) = (Arc::clone(&posted), counters.clone());
+            thread::spawn(move || {
+                let mut stream = TcpStream::connect(("127.0.0.1", webhook)).expect("the webhook");
+                stream.set_nodelay(true).expect("a socket");
+                let mut answer = vec![0; 4096];
+                for f_cnt in counters {
+                    for device in (first..devices).step_by(connections as usize) {
+                        let request = request(device, f_cnt);
+                        loop {
+                            stream.write_all(request.as_bytes()).expect("sent");
+                            if answered(&mut stream, &mut answer).0 == 202 {
+                                break;
+                            }
+                            thread::sleep(Duration::from_millis(100));
+                        }
+                        posted.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    Posting { posted, threads }
+}
+
+impl Posting {
+    /// So many were answered.
+    pub(crate) fn posted(&self) -> u64 {
+        self.posted.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all were.
+    pub(crate) fn finish(self) {
+        for thread in self.threads {
+            thread.join().expect("it posted all");
+        }
+    }
 }
 
 /// Reads one answer; gives its status and all of it as text.

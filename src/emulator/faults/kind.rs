@@ -62,7 +62,7 @@ pub(in super::super) enum Reach {
 }
 
 impl FaultKind {
-    /// All of them.
+    /// All of them; those of [`Self::OF_SDKS`] first.
     pub const ALL: [Self; 21] = [
         Self::KillTcp,
         Self::KillAmqpConnection,
@@ -88,23 +88,10 @@ impl FaultKind {
     ];
 
     /// Those that a device may ask for by a message.
-    pub const OF_SDKS: [Self; 15] = [
-        Self::KillTcp,
-        Self::KillAmqpConnection,
-        Self::KillAmqpSession,
-        Self::KillAmqpCbsLinkReq,
-        Self::KillAmqpCbsLinkResp,
-        Self::KillAmqpD2cLink,
-        Self::KillAmqpC2dLink,
-        Self::KillAmqpTwinLinkReq,
-        Self::KillAmqpTwinLinkResp,
-        Self::KillAmqpMethodReqLink,
-        Self::KillAmqpMethodRespLink,
-        Self::InvokeThrottling,
-        Self::InvokeMaxMessageQuota,
-        Self::InvokeAuthError,
-        Self::ShutDownAmqp,
-    ];
+    pub const OF_SDKS: [Self; 15] = match Self::ALL.first_chunk() {
+        Some(first) => *first,
+        None => panic!("there are more"),
+    };
 
     /// The name in message properties and JSON.
     pub const fn as_str(self) -> &'static str {
