@@ -31,6 +31,9 @@ use clap::Parser as _;
 
 fn main() {
     let arguments = Arguments::parse();
+    if arguments.write {
+        report::publish(&[machine::table()], true);
+    }
     match &arguments.scenario {
         Scenario::Hub(hub) => hub::run(hub),
         Scenario::Delay(delay) => delay::run(delay),
@@ -39,7 +42,6 @@ fn main() {
         Scenario::Backlog(options) => report::publish(&backlog::run(options), arguments.write),
         Scenario::Sharing(options) => report::publish(&sharing::run(options), arguments.write),
         Scenario::All { repeats, minutes } => {
-            report::publish(&[machine::table()], arguments.write);
             let (uplinks, attach, backlog, sharing) = arguments::full(*repeats, *minutes);
             report::publish(&uplinks::run(&uplinks), arguments.write);
             report::publish(&attach::run(&attach), arguments.write);

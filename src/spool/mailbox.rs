@@ -217,8 +217,11 @@ impl Mailbox {
         waiting.wakes = Wakes::ForNothing;
         let mut taken = Taken { damage: waiting.damage.take(), ..Taken::default() };
         let mut bytes = 0;
+        // A flush goes with the last mark that was there before it.
+        let marks_left = waiting.done.len() > MAX_BATCH;
         while taken.ops.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
-            let Some(op) = waiting.ops.pop_front() else { break };
+            let next = waiting.ops.pop_front_if(|op| !(marks_left && matches!(op, Op::Flush { .. })));
+            let Some(op) = next else { break };
             bytes += op.bytes();
             taken.ops.push(op);
         }
@@ -291,6 +294,18 @@ mod tests {
         assert!(matches!(mailbox.push(put(1)), Err(SpoolError::Full(_))));
         assert_eq!(mailbox.take(Duration::ZERO).ops.len(), 1);
         assert_eq!(mailbox.push(put(1)), Ok(()));
+    }
+
+    #[test]
+    fn a_flush_is_taken_with_the_last_mark_before_it() {
+        let mailbox = Mailbox::default();
+        (0..2 * MAX_BATCH as i64 + 1).for_each(|seq| mailbox.done(Seq(seq)));
+        mailbox.push(flush()).expect("room");
+        let taken: Vec<_> = (0..3)
+            .map(|_| mailbox.take(Duration::ZERO))
+            .map(|taken| (taken.ops.len(), taken.done.len()))
+            .collect();
+        assert_eq!(taken, [(0, MAX_BATCH), (0, MAX_BATCH), (1, 1)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
-use super::delivery::{Hot, Item, Verdict};
+use super::delivery::{Hot, Item, Place, Verdict};
 use super::ports::{Devices, Downlinks, Hubs, Observer, Records, Reports};
 use super::translate::{SkipReason, Translated, translate_in};
 use crate::azure::{HubAddress, HubDevice, Telemetry};
@@ -32,19 +32,19 @@ pub(super) struct Deliverer<R, D, H, O, L> {
 }
 
 impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D, H, O, L> {
-    /// Delivers one message. The item comes back when it must be tried again. `in_turn`: it stood in line at its hub, whose
-    /// pace let it go; else it only finds out where its device lives.
+    /// Delivers one message. The item comes back when it must be tried again. It is sent only if its device lives at the hub
+    /// whose pace let it go, `place`; else it finds out where to stand in line.
     pub(super) async fn deliver(
         &self,
         lane: &Lane,
         mut item: Item,
-        in_turn: bool,
+        place: &Place,
     ) -> (Option<Item>, Verdict) {
-        let verdict = self.attempt(lane, &mut item, in_turn).await;
+        let verdict = self.attempt(lane, &mut item, place).await;
         ((!matches!(verdict, Verdict::Finished { .. })).then_some(item), verdict)
     }
 
-    async fn attempt(&self, lane: &Lane, item: &mut Item, in_turn: bool) -> Verdict {
+    async fn attempt(&self, lane: &Lane, item: &mut Item, place: &Place) -> Verdict {
         let Lane { device, backfilled } = lane;
         let fresh = item.hot.as_ref().and_then(|hot| hot.body.clone().map(|body| (hot.received_ms, body)));
         let (received_ms, body) = match fresh {
@@ -67,7 +67,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
         };
         match translate_in(&body, lane, received_ms, self.format) {
             Ok(Translated::Telemetry { telemetry, dev_eui, .. }) => {
-                match self.send(device, dev_eui.as_deref(), &telemetry, item, in_turn).await {
+                match self.send(device, dev_eui.as_deref(), &telemetry, item, place).await {
                     Ok(hub_device) => {
                         if *backfilled {
                             // An old uplink is not the device's latest state.
@@ -83,7 +83,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
             Ok(Translated::Skipped(SkipReason::NoFPort)) => self.skip(item),
             Ok(Translated::Skipped(SkipReason::Kind(_))) => {
                 match self.downlinks.reports(device, &body, received_ms).await {
-                    Ok(reports) => self.report(device, reports, received_ms, item, in_turn).await,
+                    Ok(reports) => self.report(device, reports, received_ms, item, place).await,
                     Err(reason) => {
                         warn!(%device, seq = item.seq.0, reason, "A message about downlinks can't be understood yet; will try again.");
                         Verdict::RetryDevice { after: None }
@@ -101,11 +101,11 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
         reports: Reports,
         received_ms: i64,
         item: &mut Item,
-        in_turn: bool,
+        place: &Place,
     ) -> Verdict {
         let mut last = None;
         for telemetry in &reports.telemetry {
-            match self.send(device, reports.dev_eui.as_deref(), telemetry, item, in_turn).await {
+            match self.send(device, reports.dev_eui.as_deref(), telemetry, item, place).await {
                 Ok(hub_device) => last = Some(hub_device),
                 Err(verdict) => return verdict,
             }
@@ -130,9 +130,9 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
         dev_eui: Option<&str>,
         telemetry: &Telemetry,
         item: &mut Item,
-        in_turn: bool,
+        place: &Place,
     ) -> Result<Arc<HubDevice>, Verdict> {
-        for _ in 0..MAX_RESOLUTIONS {
+        for resolution in 0..MAX_RESOLUTIONS {
             let hub_device = match self.devices.resolve(device, dev_eui).await {
                 Ok(hub_device) => hub_device,
                 Err(ResolveError::Retry { detail, after }) => {
@@ -144,8 +144,9 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Deliverer<R, D,
                     return Err(self.park(device, item, reason, detail, None).await);
                 }
             };
-            if !in_turn {
-                return Err(Verdict::Resolved(hub_device.hub.clone()));
+            if !matches!(place, Place::Hub(hub) if *hub == hub_device.hub) {
+                let hub = hub_device.hub.clone();
+                return Err(if resolution == 0 { Verdict::Resolved(hub) } else { Verdict::Moved(hub) });
             }
             match self.hubs.send(&hub_device, telemetry).await {
                 Ok(()) => return Ok(hub_device),

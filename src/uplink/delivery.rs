@@ -66,6 +66,8 @@ pub(super) enum Verdict {
     },
     /// Now it is known where the device lives: the message goes there in its turn.
     Resolved(HubAddress),
+    /// Its hub refused the device, which now lives at this one: the message goes there in its turn.
+    Moved(HubAddress),
     /// This device waits.
     RetryDevice {
         /// At least this long, if somebody asked for it.

@@ -11,6 +11,9 @@ use crate::spool::{Pending, Seq};
 /// the others.
 const BODIES_PER_LANE: usize = 64;
 
+/// Callers that wait for messages far behind; above it those that gave up are swept out.
+const SWEEP_WAITERS: usize = 64;
+
 /// A queue of [`Item`]s.
 #[derive(Debug, Default)]
 pub(super) struct Line {
@@ -19,6 +22,8 @@ pub(super) struct Line {
     rest: Numbers,
     /// Those of `rest` that somebody waits for, in its order.
     awaited: VecDeque<(Seq, Box<Hot>)>,
+    /// How many of them were there after the last sweep.
+    still_awaited: usize,
 }
 
 impl Line {
@@ -33,6 +38,10 @@ impl Line {
         }
         self.rest.push(seq);
         if waiter.is_some() {
+            if self.awaited.len() >= SWEEP_WAITERS.max(2 * self.still_awaited) {
+                self.awaited.retain(|(_, hot)| hot.waiter.as_ref().is_some_and(|waiter| !waiter.is_closed()));
+                self.still_awaited = self.awaited.len();
+            }
             self.awaited.push_back((seq, Box::new(Hot { received_ms, body: None, waiter })));
         }
     }
@@ -162,6 +171,25 @@ mod tests {
         let mut items: Vec<Item> = std::iter::from_fn(|| line.pop()).collect();
         let hot = items.remove(200).hot.expect("awaited");
         assert!(hot.body.is_none(), "its body is read back");
+        hot.waiter.expect("there").send(Outcome::Skipped).expect("waits");
+        assert_eq!(told.try_recv(), Ok(Outcome::Skipped));
+    }
+
+    #[test]
+    fn waiters_that_gave_up_are_forgotten() {
+        let mut line = Line::default();
+        (0..200).for_each(|seq| line.push(pending(seq)));
+        let (patient, mut told) = oneshot::channel();
+        line.push(Pending { waiter: Some(patient), ..pending(200) });
+        for seq in 201..10_000 {
+            let (waiter, given_up) = oneshot::channel();
+            drop(given_up);
+            line.push(Pending { waiter: Some(waiter), ..pending(seq) });
+        }
+        assert!(line.awaited.len() <= SWEEP_WAITERS, "{}", line.awaited.len());
+        let items: Vec<Item> = std::iter::from_fn(|| line.pop()).collect();
+        assert!(items.iter().map(|item| item.seq.0).eq(0..10_000));
+        let hot = items.into_iter().nth(200).and_then(|item| item.hot).expect("awaited");
         hot.waiter.expect("there").send(Outcome::Skipped).expect("waits");
         assert_eq!(told.try_recv(), Ok(Outcome::Skipped));
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::deliver::Deliverer;
-use super::delivery::{HubState, Item, Place, Ticket, Verdict};
+use super::delivery::{HubState, Item, Ticket, Verdict};
 use super::ports::{Devices, Downlinks, Hubs, Observer, Records};
 use super::schedule::Schedule;
 use crate::azure::HubAddress;
@@ -130,8 +130,7 @@ impl<R: Records, D: Devices, H: Hubs, O: Observer, L: Downlinks> Pump<R, D, H, O
             let deliverer = Arc::clone(&self.deliverer);
             self.deliveries.spawn(async move {
                 let seq = item.seq;
-                let in_turn = matches!(ticket.place, Place::Hub(_));
-                let delivery = deliverer.deliver(&ticket.lane, item, in_turn);
+                let delivery = deliverer.deliver(&ticket.lane, item, &ticket.place);
                 let delivery = AssertUnwindSafe(delivery).catch_unwind();
                 let (item, verdict) = delivery.await.unwrap_or_else(|_| {
                     let device = &ticket.lane.device;

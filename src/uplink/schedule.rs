@@ -42,6 +42,8 @@ pub(super) struct Schedule {
     in_flight: usize,
 }
 
+/// How often in a row a message goes to the hub that its device is said to have moved to, before it waits.
+const MAX_MOVES: u32 = 2;
 /// Waits of a device that alone is refused as too many, and as the day is used up.
 const THROTTLED: Backoff = Backoff { initial: Duration::from_millis(500), max: Duration::from_secs(5) };
 const USED_UP: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(300) };
@@ -156,12 +158,14 @@ impl Schedule {
                 self.windows.entry(Place::Hub(address)).or_default().queue(ticket.lane, doubtful);
                 None
             }
-            Verdict::RetryDevice { after } => {
+            Verdict::Moved(address) if busy.failures < MAX_MOVES => {
                 busy.failures += 1;
-                let wait = self.device_backoff.wait(busy.failures).max(after.unwrap_or_default());
-                self.timers.push(Reverse(Timer(now + wait, ticket.lane)));
+                self.windows.entry(Place::Hub(address)).or_default().queue(ticket.lane, false);
                 None
             }
+            // Hubs that each send it to the other.
+            Verdict::Moved(_) => self.wait(ticket.lane, None, now),
+            Verdict::RetryDevice { after } => self.wait(ticket.lane, after, now),
             Verdict::RetryHub(address) => {
                 let place = Place::Hub(address.clone());
                 let probed = ticket.probe && ticket.place == place;
@@ -193,6 +197,15 @@ impl Schedule {
                 (refusal == Refusal::HubAndNew).then_some(HubState::QuotaUsedUp(address))
             }
         }
+    }
+
+    /// A device waits by itself.
+    fn wait(&mut self, lane: Lane, after: Option<Duration>, now: Instant) -> Option<HubState> {
+        let busy = self.lanes.get_mut(&lane)?;
+        busy.failures += 1;
+        let wait = self.device_backoff.wait(busy.failures).max(after.unwrap_or_default());
+        self.timers.push(Reverse(Timer(now + wait, lane)));
+        None
     }
 
     /// A refused device waits by itself, or behind the others for its hub.

@@ -15,7 +15,8 @@ use crate::model::Lane;
 const SLOW: Duration = Duration::from_secs(2);
 /// A probe without an answer for this long does not keep the next one back: it may hang for its device's sake.
 pub(super) const PROBE_PATIENCE: Duration = Duration::from_secs(5);
-/// One part in so many of a window is open to devices whose last try failed; the others can't be held up by them.
+/// One part in so many of a window, and of what its pace lets go, is open to devices whose last try failed; the others can't be
+/// held up by them.
 const DOUBTFUL_PART: usize = 4;
 /// One part in so many of a window is open to backfilled messages, so that a live one always finds a place.
 const LATE_PART: usize = 8;
@@ -29,6 +30,8 @@ pub(super) struct Window {
     slow: usize,
     /// Under way, of devices whose last try failed; they are counted above, too.
     doubtful: usize,
+    /// Others that were let go since one of them.
+    since_doubtful: usize,
     /// Under way, backfilled ones; they are counted above, too.
     late: usize,
     number: u64,
@@ -90,7 +93,8 @@ impl Window {
                 return None;
             }
             // These first: their part is small, and else they would never come to their turn under load.
-            let may_doubt = self.doubtful < part(max, DOUBTFUL_PART);
+            let may_doubt = self.doubtful < part(max, DOUBTFUL_PART)
+                && (self.ready.is_empty() || self.since_doubtful + 1 >= DOUBTFUL_PART);
             let again = if may_doubt { self.ready_again.pop_front() } else { None };
             let next = again.map(|lane| (lane, true));
             let next = next.or_else(|| Some((self.ready.pop_front()?, false)));
@@ -108,6 +112,7 @@ impl Window {
         self.fresh.insert((now, self.number));
         let late = lane.backfilled;
         self.doubtful += usize::from(doubtful);
+        self.since_doubtful = if doubtful { 0 } else { self.since_doubtful.saturating_add(1) };
         self.late += usize::from(late);
         Some((lane, Seat { since: now, number: self.number, doubtful, late }, probe))
     }

@@ -1,6 +1,6 @@
 //! The pump between a real spool and hubs that fail as told: order, once each, nobody held up by another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tti_connector::azure::{Credential, HubAddress, HubDevice, SigningKey, Telemetry};
 use tti_connector::config::{self, TelemetryFormat};
@@ -21,14 +22,16 @@ use tti_connector::uplink::{Pump, PumpOptions};
 
 use crate::messages::{DEADLINE, uplink};
 
-/// Every device lives at one hub; resolving fails now and then if asked to.
+/// Every device lives at one hub, those that lost it and "new-…" at another; resolving fails now and then if asked to.
+#[derive(Default)]
 struct Directory {
     unreliable: bool,
+    moved: Mutex<HashSet<EndDevice>>,
 }
 
-fn hub_device(device: &EndDevice) -> Arc<HubDevice> {
+fn hub_device(device: &EndDevice, host: &str) -> Arc<HubDevice> {
     Arc::new(HubDevice {
-        hub: HubAddress { host: "hub".into(), port: 5671 },
+        hub: HubAddress { host: host.into(), port: 5671 },
         device_id: device.device_id().into(),
         credential: Credential::Device { key: SigningKey::from_bytes(b"key") },
         model_id: None,
@@ -38,17 +41,23 @@ fn hub_device(device: &EndDevice) -> Arc<HubDevice> {
 
 impl Devices for Directory {
     fn cached(&self, device: &EndDevice) -> Option<Arc<HubDevice>> {
-        Some(hub_device(device))
+        let moved = self.moved.lock().expect("not poisoned").contains(device);
+        let moved = moved || device.device_id().starts_with("new");
+        Some(hub_device(device, if moved { "new-hub" } else { "hub" }))
     }
 
     async fn resolve(&self, device: &EndDevice, _: Option<&str>) -> Result<Arc<HubDevice>, ResolveError> {
         if self.unreliable && fastrand::u8(..10) == 0 {
             return Err(ResolveError::Retry { detail: "DPS is away".to_owned(), after: None });
         }
-        Ok(hub_device(device))
+        Ok(self.cached(device).expect("it lives somewhere"))
     }
 
-    fn lost(&self, _: &EndDevice, _: &Arc<HubDevice>, _: ParkReason) {}
+    fn lost(&self, device: &EndDevice, from: &Arc<HubDevice>, reason: ParkReason) {
+        if reason == ParkReason::DeviceUnknown && &*from.hub.host == "hub" {
+            self.moved.lock().expect("not poisoned").insert(device.clone());
+        }
+    }
 }
 
 /// What arrived, per device in order, and how many in all.
@@ -57,6 +66,8 @@ struct Hub {
     arrived: Arc<Mutex<HashMap<String, Vec<u64>>>>,
     count: watch::Sender<usize>,
     answer: fn(&str) -> Answer,
+    /// When each message arrived that the other hub took.
+    at_new: Arc<Mutex<Vec<Instant>>>,
 }
 
 enum Answer {
@@ -70,7 +81,7 @@ enum Answer {
 
 impl Hub {
     fn new(answer: fn(&str) -> Answer) -> Self {
-        Self { arrived: Arc::default(), count: watch::channel(0).0, answer }
+        Self { arrived: Arc::default(), count: watch::channel(0).0, answer, at_new: Arc::default() }
     }
 
     async fn received(&self, count: usize) {
@@ -88,7 +99,12 @@ impl Hubs for Hub {
     async fn send(&self, device: &Arc<HubDevice>, message: &Telemetry) -> Result<(), SendError> {
         // Let others run between the call and its outcome, as a network does.
         tokio::task::yield_now().await;
-        let answer = (self.answer)(&device.device_id);
+        let answer = if &*device.hub.host == "new-hub" {
+            self.at_new.lock().expect("not poisoned").push(Instant::now());
+            Answer::Accept
+        } else {
+            (self.answer)(&device.device_id)
+        };
         let late = matches!(answer, Answer::AcceptLate);
         match answer {
             Answer::Fail(error) => return Err(error),
@@ -129,7 +145,7 @@ struct Line {
 }
 
 fn start(hub: &Hub, unreliable: bool) -> Line {
-    start_on(open(), hub, unreliable, Duration::from_millis(100))
+    start_on(open(), hub, unreliable, Duration::from_millis(100), None)
 }
 
 fn open() -> (TempDir, Spool, Claim) {
@@ -144,16 +160,25 @@ fn start_on(
     hub: &Hub,
     unreliable: bool,
     retry_initial: Duration,
+    rate: Option<f64>,
 ) -> Line {
     let (hub_up, ups) = broadcast::channel(8);
     let options = PumpOptions {
         backoff: Backoff { initial: retry_initial, max: retry_initial * 50 },
         max_in_flight: 8,
-        rate: None,
+        rate,
         format: TelemetryFormat::Connector,
         clock: Clock::system(),
     };
-    let pump = Pump::new(spool.clone(), Directory { unreliable }, hub.clone(), Nobody, (), ups, options);
+    let pump = Pump::new(
+        spool.clone(),
+        Directory { unreliable, ..Directory::default() },
+        hub.clone(),
+        Nobody,
+        (),
+        ups,
+        options,
+    );
     let stop = CancellationToken::new();
     let pump = tokio::spawn(pump.run(claim, stop.clone(), Duration::from_secs(5)));
     Line { _dir: dir, spool, stop, pump, _hub_up: hub_up }
@@ -192,15 +217,17 @@ fn retry(trouble: Trouble) -> Answer {
     Answer::Fail(SendError::Retry { reason, detail, after: None, trouble })
 }
 
+fn reresolve(reason: ParkReason) -> Answer {
+    Answer::Fail(SendError::Reresolve { reason, detail: "as told".to_owned() })
+}
+
 #[tokio::test(start_paused = true)]
 async fn whatever_fails_for_a_while_each_message_arrives_once_and_in_its_devices_order() {
     let hub = Hub::new(|_| match fastrand::u8(..10) {
         0 => retry(Trouble::Device),
         1 => retry(Trouble::Hub(HubAddress { host: "hub".into(), port: 5671 })),
-        2 => Answer::Fail(SendError::Reresolve {
-            reason: ParkReason::DeviceUnknown,
-            detail: "moved".to_owned(),
-        }),
+        // Asked anew, it lives where it did.
+        2 => reresolve(ParkReason::Unauthorized),
         _ => Answer::Accept,
     });
     let line = start(&hub, true);
@@ -304,7 +331,7 @@ async fn a_stop_with_a_backlog_leaves_nothing_that_the_hub_has_taken_to_be_sent_
     for f_cnt in 0..BACKLOG {
         append(&parts.1, &format!("d-{}", f_cnt % 20), f_cnt / 20).await;
     }
-    let line = start_on(parts, &hub, false, Duration::from_millis(100));
+    let line = start_on(parts, &hub, false, Duration::from_millis(100), None);
     hub.received(8).await;
     let pending = line.stop().await;
     assert!(pending > 0, "the grace was too long to see anything");
@@ -321,7 +348,28 @@ async fn devices_that_fail_all_the_time_do_not_keep_the_backlog_from_being_read(
     let appends = appends.map(async |(device, f_cnt)| append(&parts.1, &device, f_cnt).await);
     futures_util::future::join_all(appends).await;
     append(&parts.1, "good", 1).await;
-    let line = start_on(parts, &hub, false, Duration::from_micros(100));
+    let line = start_on(parts, &hub, false, Duration::from_micros(100), None);
     tokio::time::timeout(DEADLINE, hub.received(1)).await.expect("read in time");
     assert_eq!(line.stop().await, u64::from(BACKLOG));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_others_are_moved_to_gets_no_more_than_its_tier_allows() {
+    const RATE: f64 = 20.0;
+    let hub = Hub::new(|_| reresolve(ParkReason::DeviceUnknown));
+    let line = start_on(open(), &hub, false, Duration::from_millis(100), Some(RATE));
+    let began = Instant::now();
+    for device in 0..100 {
+        line.append(&format!("new-{device}"), 1).await;
+        line.append(&format!("old-{device}"), 1).await;
+    }
+    hub.received(200).await;
+    let arrived = std::mem::take(&mut *hub.at_new.lock().expect("not poisoned"));
+    assert_eq!(arrived.len(), 200);
+    for (index, at) in arrived.into_iter().enumerate() {
+        // One second's worth may come at once.
+        let allowed = RATE * ((at - began).as_secs_f64() + 1.0) + 1.0;
+        assert!((index as f64) < allowed, "the {index}th after {:?}", at - began);
+    }
+    assert_eq!(line.stop().await, 0);
 }

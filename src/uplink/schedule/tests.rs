@@ -251,3 +251,33 @@ fn backfilled_messages_start_only_when_no_other_is_ready_and_in_their_share() {
     schedule.finished(ticket, None, FINISHED, now, || Some(hub("hub")));
     assert_eq!(take(&mut schedule, now)[0].1, 2, "in their order");
 }
+
+#[test]
+fn devices_that_fail_take_a_part_of_a_paced_hub_only() {
+    // The pace allows one at a time, so that their number under way says nothing.
+    let (mut schedule, mut now) = (Schedule::new(BACKOFF, 100, Some(10.0)), Instant::now());
+    for number in 0..200 {
+        push(&mut schedule, &format!("bad-{number}"), number, "hub");
+    }
+    let (mut good, mut bad, mut next) = (0, 0, 1000);
+    for _ in 0..1000 {
+        for _ in 0..20 {
+            push(&mut schedule, &format!("good-{next}"), next, "hub");
+            next += 1;
+        }
+        for (id, _, ticket, item) in take(&mut schedule, now) {
+            if id.starts_with("bad") {
+                bad += 1;
+                let again = Verdict::RetryDevice { after: None };
+                schedule.finished(ticket, Some(item), again, now, || Some(hub("hub")));
+            } else {
+                good += 1;
+                schedule.finished(ticket, None, FINISHED, now, || Some(hub("hub")));
+            }
+        }
+        now += Duration::from_millis(100);
+        schedule.wake(now, |_| Some(hub("hub")));
+    }
+    assert!(bad > 200, "{bad}: they are tried again, too");
+    assert!(good * 4 > (good + bad) * 2, "{good} good ones and {bad} tries of bad ones");
+}
