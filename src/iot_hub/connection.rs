@@ -195,6 +195,8 @@ impl Connection {
         let mut seats = self.seats();
         seats.full = true;
         seats.ever.remove(device_id);
+        // It may take fewer than we thought, and is not worn for that.
+        seats.limit = seats.limit.min(seats.ever.len().max(1));
     }
 
     /// Whether it takes no device that it does not know, though most of those it knows have left: those that stay
@@ -363,9 +365,12 @@ impl Driver {
                     break said("we closed the connection");
                 }
                 Some(reply) = self.begins.recv() => {
-                    let Ok(begun) = timeout(BEGIN_PATIENCE, safe_link::begin(&mut self.handle)).await else {
-                        break said("the hub did not answer Begin");
+                    let begin = timeout(BEGIN_PATIENCE, safe_link::begin(&mut self.handle));
+                    let begun = tokio::select! {
+                        begun = begin => begun,
+                        () = self.connection.give_up.cancelled() => continue,
                     };
+                    let Ok(begun) = begun else { break said("the hub did not answer Begin") };
                     // If nobody waits any more, dropping the handle ends the session.
                     _ = reply.send(begun);
                 }

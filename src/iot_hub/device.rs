@@ -164,7 +164,7 @@ impl DeviceSession {
         self.seat.connection.touch(now);
         let outcome = match self.telemetry.send(message, now + patience).await {
             Ok(outcome) => outcome,
-            Err(loss) => return Err(failure(loss, &self.seat.connection, pool).await),
+            Err(loss) => return Err(failure(self.session.judge(loss), &self.seat.connection, pool).await),
         };
         match classify::outcome(&outcome) {
             None => {
@@ -180,7 +180,7 @@ impl DeviceSession {
 
     /// What the hub said when it took telemetry's link away for another client, if that is why it is gone.
     pub(super) fn taken(&mut self) -> Option<SendError> {
-        match self.telemetry.loss()? {
+        match self.session.judge(self.telemetry.loss()?) {
             Loss::Link(condition) | Loss::Session(condition) => {
                 let class = classify::condition(Scope::Device, &condition);
                 let error = classify::error(class, &condition.to_string(), &self.device.hub);
@@ -211,10 +211,10 @@ impl DeviceSession {
             Err(loss) => {
                 // If the hub refuses the device, telemetry's link tells it best.
                 let loss = self.telemetry.loss().unwrap_or(loss);
-                Err(failure(loss, connection, pool).await.error)
+                Err(failure(self.session.judge(loss), connection, pool).await.error)
             }
             Ok((links, refused)) => match self.telemetry.loss() {
-                Some(loss) => Err(failure(loss, connection, pool).await.error),
+                Some(loss) => Err(failure(self.session.judge(loss), connection, pool).await.error),
                 None => {
                     connection.mark_useful();
                     Ok((links, refused, self.ended.clone()))
@@ -225,7 +225,7 @@ impl DeviceSession {
 
     /// What became of telemetry's link, if the hub took it away.
     pub(super) async fn trouble(&mut self, pool: &Pool) -> Option<SendError> {
-        let loss = self.telemetry.loss()?;
+        let loss = self.session.judge(self.telemetry.loss()?);
         Some(failure(loss, &self.seat.connection, pool).await.error)
     }
 
@@ -287,6 +287,8 @@ async fn telemetry(
         match session.attach(async |session| SafeSender::attach(session, terms, lost, its).await).await {
             Ok(telemetry) => return Ok((session, home, telemetry)),
             Err(Loss::Stuck) if stuck < MAX_STUCK_SESSIONS => stuck += 1,
+            // Perhaps for another's sake. From now on it has sessions of its own.
+            Err(Loss::Session(_)) if session.is_shared() => {}
             Err(loss) => return Err(loss),
         }
     }
@@ -352,7 +354,9 @@ pub(super) async fn failure(loss: Loss, connection: &Connection, pool: &Pool) ->
         }
         Loss::NoCredit => retry(RetryReason::Timeout, "the hub takes no messages from the device now"),
         Loss::NoOutcome => retry(RetryReason::Timeout, "the hub gave no outcome in time"),
-        Loss::Stuck => retry(RetryReason::Link, "the hub leaves another device's Attach unanswered"),
+        Loss::Stuck => {
+            retry(RetryReason::Link, "the hub leaves an Attach or Detach on the session unanswered")
+        }
         Loss::Confused(text) => retry(RetryReason::Link, &text),
     };
     Failure { error, session_lost: true }

@@ -334,7 +334,9 @@ fn loss_error(task: &Task, loss: Loss, way: Way) -> SendError {
             let class = Class::Retry(RetryReason::Connection, None, false);
             classify::error(class, "the connection was lost", &task.wish.device.hub)
         }
-        Loss::Link(condition) | Loss::Session(condition) => {
+        // Others may share it, and be the cause.
+        Loss::Session(condition) => lost_link(&format!("{text}: the session ended: {condition}"), task),
+        Loss::Link(condition) => {
             let class = classify::condition(classify::Scope::Device, &condition);
             let class = match class {
                 Class::Retry(..) => class,
@@ -342,7 +344,9 @@ fn loss_error(task: &Task, loss: Loss, way: Way) -> SendError {
             };
             classify::error(class, &format!("{text}: {condition}"), &task.wish.device.hub)
         }
-        Loss::Stuck => lost_link(&format!("{text}: the hub leaves another device's Attach unanswered"), task),
+        Loss::Stuck => {
+            lost_link(&format!("{text}: the hub leaves an Attach or Detach on the session unanswered"), task)
+        }
         Loss::NoCredit | Loss::NoOutcome => lost_link(&format!("{text}: the hub takes nothing"), task),
         Loss::TooLarge(detail) | Loss::Confused(detail) => lost_link(&format!("{text}: {detail}"), task),
     }

@@ -40,8 +40,10 @@ use super::turns::Turns;
 
 /// How long a wait for credit lasts before it starts anew.
 const CREDIT_RECHECK: Duration = Duration::from_secs(2);
-/// How long a peer may take to answer our Detach or End before we go on without it.
+/// How long a peer may take to answer our Detach before we go on without it.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// A Detach that stays unanswered this long is given up, and with it the session for anything new.
+const DETACH_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Why a link, session or connection can't go on, or a message could not be handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ pub(super) enum Loss {
     NoCredit,
     /// The message is out, but no outcome came in time.
     NoOutcome,
-    /// Another device's Attach on the same session is left unanswered, so ours was not sent.
+    /// An Attach or Detach on the same session is left unanswered, so ours was not sent.
     Stuck,
     /// Something that only a bug here or in the peer explains.
     Confused(String),
@@ -97,8 +99,7 @@ impl Home {
         _ = timeout(CLOSE_PATIENCE, open.wait()).await;
     }
 
-    /// Lets a link go. However long that takes, nobody attaches on the session before: late, the peer's answer could hit
-    /// another link.
+    /// Lets a link go. Nobody attaches on the session before the peer has answered: late, the answer could hit another link.
     pub(super) fn let_go(&self, lost: &CancellationToken, close: impl Future<Output = ()> + Send + 'static) {
         // Without a runtime there is no connection any more, either.
         if lost.is_cancelled() || tokio::runtime::Handle::try_current().is_err() {
@@ -109,7 +110,9 @@ impl Home {
             tokio::select! {
                 () = async {
                     let _turn = home.turns.detach().await;
-                    close.await;
+                    if timeout(DETACH_PATIENCE, close).await.is_err() {
+                        home.turns.spoil();
+                    }
                 } => {}
                 () = lost.cancelled() => {}
             }

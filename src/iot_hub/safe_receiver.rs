@@ -50,7 +50,8 @@ impl Drop for SafeReceiver {
 async fn close(mut receiver: Receiver) {
     // If the peer has taken the link away, this tells the crate so, and nothing more is sent. Messages that are dropped
     // here stay with the peer.
-    while let Some(Ok(_)) = receiver.recv::<Body<Value>>().now_or_never() {}
+    while let Some(Ok(_) | Err(RecvError::MessageDecode(_))) = receiver.recv::<Body<Value>>().now_or_never() {
+    }
     _ = receiver.close().await;
 }
 

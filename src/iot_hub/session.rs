@@ -50,6 +50,8 @@ pub(super) struct SessionSeat {
     session: Arc<SharedSession>,
     device_id: Arc<str>,
     alone: Arc<Alone>,
+    /// Nobody else gets a seat on it.
+    is_own: bool,
 }
 
 impl Drop for SessionSeat {
@@ -70,8 +72,10 @@ impl Sessions {
         device_id: &Arc<str>,
         begin: impl Future<Output = Result<SessionHandle<()>, Loss>>,
     ) -> Result<SessionSeat, Loss> {
-        let seat = |session| SessionSeat { session, device_id: device_id.clone(), alone: self.alone.clone() };
-        if self.is_alone(device_id) {
+        let is_own = self.limit == 1 || self.is_alone(device_id);
+        let (device_id, alone) = (device_id.clone(), self.alone.clone());
+        let seat = |session| SessionSeat { session, device_id, alone, is_own };
+        if is_own {
             return Ok(seat(SharedSession::new(begin.await?)));
         }
         let mut open = self.open.lock().await;
@@ -119,6 +123,21 @@ impl SessionSeat {
         alone.insert(self.device_id.clone(), now + ALONE);
     }
 
+    /// Whether other devices may have links on it.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.is_own
+    }
+
+    /// What a loss says about this device: with what words the hub ended a session that others share, nothing.
+    pub(super) fn judge(&self, loss: Loss) -> Loss {
+        match loss {
+            Loss::Session(condition) if self.is_shared() => {
+                Loss::Session(said(&format!("a session that it shared has ended: {condition}")))
+            }
+            loss => loss,
+        }
+    }
+
     /// What the device's links on this session need.
     pub(super) fn home(&self, tasks: &Tasks) -> Home {
         Home::new(tasks, &self.session.turns)
@@ -138,6 +157,9 @@ impl SessionSeat {
             attached = timeout(ATTACH_PATIENCE, &mut attaching).await;
         }
         drop(attaching);
+        if matches!(attached, Ok(Err(Loss::Session(_)))) {
+            self.leave_alone();
+        }
         attached.unwrap_or_else(|_| {
             turns.spoil();
             Err(Loss::Link(said("the hub did not answer Attach")))

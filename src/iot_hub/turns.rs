@@ -29,7 +29,7 @@ struct State {
     /// Links that are let go of, and since when there are any.
     detaching: usize,
     detaching_since: Option<Instant>,
-    /// An Attach was given up: its answer, should it come, ends the session.
+    /// An Attach or Detach was given up: its answer, should it come, could hit another link or end the session.
     spoilt: bool,
 }
 
@@ -92,7 +92,7 @@ impl Turns {
         self.state.borrow().is_stuck()
     }
 
-    /// An Attach is given up.
+    /// An Attach or Detach is given up.
     pub(super) fn spoil(&self) {
         self.state.send_modify(|state| state.spoilt = true);
     }

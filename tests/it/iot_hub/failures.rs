@@ -11,7 +11,7 @@ use super::hub_amqp::{DETACH, NO_REPLY};
 use super::{by_key, by_policy, ids, telemetry};
 
 /// The error in short: `link device`, `connection hub`, `reresolve unauthorized`, `park rejected`.
-fn short(error: &SendError) -> String {
+pub(super) fn short(error: &SendError) -> String {
     match error {
         SendError::Retry { reason, trouble: Trouble::Device, .. } => format!("{} device", reason.as_str()),
         SendError::Retry { reason, trouble: Trouble::Hub(_), .. } => format!("{} hub", reason.as_str()),

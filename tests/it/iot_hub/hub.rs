@@ -41,6 +41,8 @@ pub(super) enum Door {
     Refuse(&'static str),
     /// Opens, but only after this long.
     Late(Duration),
+    /// Ends the session.
+    End(&'static str),
     Silence,
 }
 

@@ -168,6 +168,10 @@ impl State {
             match door {
                 Door::Open | Door::Refuse(_) => {}
                 Door::Late(after) => tokio::time::sleep(after).await,
+                Door::End(condition) => {
+                    _ = session.end_with_error(error(condition)).await;
+                    break;
+                }
                 Door::Silence => continue,
             }
             let acceptor = LinkAcceptor::builder().max_message_size(self.limits.max_message_bytes).build();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tti_connector::iot_hub::IotHub;
 
+use super::failures::short;
 use super::hub::{Answer, Door, Seen, TestHub};
 use super::{by_key, telemetry};
 
@@ -77,6 +78,63 @@ async fn a_device_for_which_the_hub_ends_sessions_costs_the_others_their_links_o
         assert_eq!(test_hub.count(attached(&format!("well-{number}"))), 2, "well-{number}");
     }
     assert_eq!((test_hub.count(attached("bad")), hub.status().connections), (10, 1));
+    hub.close().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_no_verdict_on_those_who_share_it() {
+    for condition in ["amqp:invalid-field", "amqp:not-found", "amqp:unauthorized-access", "amqp:link:stolen"]
+    {
+        let test_hub = TestHub::start().await;
+        let hub = IotHub::new(test_hub.options());
+        let devices: Vec<_> = (0..8).map(|number| by_key(&test_hub, &format!("well-{number}"))).collect();
+        let bad = by_key(&test_hub, "bad");
+        for device in devices.iter().chain([&bad]) {
+            hub.send(device, &telemetry("first")).await.unwrap();
+        }
+        test_hub.on_message(
+            move |address| {
+                if address.contains("bad") { Answer::End(condition) } else { Answer::Silence }
+            },
+        );
+        let text = telemetry("second");
+        let under_way = futures_util::future::join_all(devices.iter().map(|device| hub.send(device, &text)));
+        let (outcomes, of_bad) = tokio::join!(under_way, async {
+            test_hub.wait(9 + 8, |seen| matches!(seen, Seen::Got { .. })).await;
+            hub.send(&bad, &text).await
+        });
+        for outcome in outcomes.into_iter().chain([of_bad]) {
+            assert_eq!(short(&outcome.unwrap_err()), "link device", "{condition}");
+        }
+        test_hub.on_message(|_| Answer::Accept);
+        for device in devices.iter().chain([&bad]) {
+            hub.send(device, &telemetry("third")).await.unwrap();
+        }
+        hub.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_device_whose_attach_ends_sessions_does_so_to_others_once() {
+    let test_hub = TestHub::start().await;
+    let hub = IotHub::new(test_hub.options());
+    test_hub.on_attach(
+        |address| if address.contains("bad") { Door::End("amqp:internal-error") } else { Door::Open },
+    );
+    let bad = by_key(&test_hub, "bad");
+    for round in 1..=5 {
+        let name = format!("well-{round}");
+        let wells: Vec<_> = (0..4).map(|number| by_key(&test_hub, &format!("{name}-{number}"))).collect();
+        for well in &wells {
+            hub.send(well, &telemetry("before")).await.unwrap();
+        }
+        hub.send(&bad, &telemetry("x")).await.unwrap_err();
+        for well in &wells {
+            hub.send(well, &telemetry("after")).await.unwrap();
+        }
+        let times = if round == 1 { 2 } else { 1 };
+        assert_eq!(test_hub.count(attached(&name)), times * wells.len(), "in round {round}");
+    }
     hub.close().await;
 }
 
