@@ -1,5 +1,6 @@
 # A small image that runs as nobody in particular. Build: docker build -t tti-connector .
 # Run: docker run -v spool:/var/lib/tti-connector -v ./config.toml:/etc/tti-connector/config.toml:ro -p 8080:8080 tti-connector
+# Metrics and /ready from outside: -e TTI_CONNECTOR__ADMIN__LISTEN=0.0.0.0:9090, on a network of your own.
 
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*

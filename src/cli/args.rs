@@ -21,7 +21,8 @@ and sends it on as telemetry of the device's own identity at IoT Hub.";
 
 const AFTER_HELP: &str = "\
 New here? `tti-connector demo` runs everything on this machine, without Azure and without a configuration
-Exit codes: 0 done, 1 failed, 2 wrong arguments, 69 a port is taken, 78 the configuration has problems";
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 69 a port is taken,
+70 a part ended by itself, 78 the configuration has problems";
 
 const CONFIG_HELP: &str = "\
 The file is TOML, see config.example.toml for every key

@@ -11,12 +11,11 @@ use super::error::{RetryReason, SendError, Trouble};
 use crate::azure::HubAddress;
 use crate::model::ParkReason;
 
-/// Shortest pause after "too many requests". The caller's own pauses grow beyond it, if it goes on; when it ends, the
-/// device is heard again within ten seconds.
+/// Pause of a keeper's links after "too many requests"; it grows, if that goes on. Telemetry has the schedule's own pauses.
 const AFTER_THROTTLED: Duration = Duration::from_secs(5);
 /// The same after a used-up quota: daily ones come back at midnight, full queues sooner, and nobody tells.
 const AFTER_QUOTA: Duration = Duration::from_secs(5);
-/// Pause when the hub is suspended or gone: only its owner can change that.
+/// The same when the hub is suspended or gone: only its owner can change that.
 const AFTER_HUB_STATE: Duration = Duration::from_secs(60);
 /// The hub's descriptions are one or two sentences.
 const MAX_DETAIL_CHARS: usize = 300;

@@ -94,7 +94,7 @@ impl Inner {
         );
         to.register(
             "webhook_ignored_messages",
-            "Messages answered 2xx without being kept, by reason",
+            "Messages of which no telemetry comes, by reason: not kept, or found so when about to be sent",
             self.ignored.clone(),
         );
         to.register(
@@ -279,5 +279,11 @@ mod tests {
         let typed = words("# TYPE ");
         assert_eq!(typed, words("# HELP "));
         assert!(typed.len() >= 39, "{typed:?}");
+        let documented = include_str!("../../docs/OPERATIONS.md");
+        for name in typed {
+            let name = name.trim_start_matches("tti_connector_");
+            let known = [format!("`{name}`"), format!("`{name}_total`")];
+            assert!(known.iter().any(|known| documented.contains(known)), "docs/OPERATIONS.md lacks {name}");
+        }
     }
 }

@@ -32,7 +32,8 @@ pub struct Coalesce<S> {
     /// So many bytes of it are whole frames, which may go.
     whole: usize,
     /// Channel and handle of links that our Detach ended. The crate's link may not know yet that its session has
-    /// answered the peer's, and send one more frame, for which the peer would end the session.
+    /// answered the peer's, and send one more frame, for which the peer would end the session. A Transfer that is left out leaves
+    /// a gap in the session's delivery-ids, which Azure's AMQP library takes.
     detached: HashSet<(u16, u32)>,
     /// The protocol header was written.
     frames: bool,
