@@ -4,9 +4,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::OptionFuture;
 use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
@@ -48,16 +50,17 @@ where
     let mut under_way = FuturesUnordered::new();
     let mut addresses = lookup().await?.into_iter();
     let mut asked = Instant::now();
+    let (mut looking, mut is_looking) = (pin!(OptionFuture::from(None)), false);
     loop {
-        if addresses.len() == 0 && !under_way.is_empty() && asked.elapsed() >= NEXT_ADDRESS {
+        if addresses.len() == 0 && !is_looking && !under_way.is_empty() && asked.elapsed() >= NEXT_ADDRESS {
             // All are tried, and some still silent: DNS may know better by now.
-            addresses = lookup().await.unwrap_or_default().into_iter();
-            asked = Instant::now();
+            looking.set(Some(lookup()).into());
+            is_looking = true;
         }
         let next = if under_way.len() < MAX_AT_ONCE { addresses.next() } else { None };
         match next {
             Some(address) => under_way.push(connect_to(address)),
-            None if under_way.is_empty() => return Err(last),
+            None if under_way.is_empty() && !is_looking => return Err(last),
             None => {}
         }
         tokio::select! {
@@ -66,6 +69,10 @@ where
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             },
+            Some(found) = looking.as_mut(), if is_looking => {
+                addresses = found.unwrap_or_default().into_iter();
+                (asked, is_looking) = (Instant::now(), false);
+            }
             () = sleep(NEXT_ADDRESS) => {}
         }
     }
@@ -167,6 +174,35 @@ mod tests {
         };
         let stream = connect(lookup, "hub").await.unwrap();
         assert_eq!((stream.peer_addr().unwrap(), asked.load(Ordering::Relaxed)), (moved_to, 2));
+    }
+
+    #[tokio::test]
+    async fn a_connect_that_succeeds_late_is_seen_while_dns_is_silent() {
+        let Some(silent) = Silent::new().await else {
+            println!("skipped: this system takes connects beyond a listener's queue");
+            return;
+        };
+        let Silent { address, _held: (listener, held) } = silent;
+        let asked = tokio::sync::watch::Sender::new(0);
+        let lookup = || {
+            asked.send_modify(|asked| *asked += 1);
+            let first = *asked.borrow() == 1;
+            async move { if first { Ok(vec![address]) } else { std::future::pending().await } }
+        };
+        let late = async {
+            asked.subscribe().wait_for(|asked| *asked == 2).await.unwrap();
+            // Room in the queue: the kernel's next try gets through.
+            let mut accepted = Vec::new();
+            loop {
+                accepted.push(listener.accept().await.unwrap());
+            }
+        };
+        let stream = tokio::select! {
+            stream = timeout(Duration::from_secs(20), connect(lookup, "hub")) => stream.unwrap().unwrap(),
+            () = late => unreachable!("it goes on"),
+        };
+        assert_eq!(stream.peer_addr().unwrap(), address);
+        drop(held);
     }
 
     #[tokio::test]
