@@ -6,10 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fe2o3_amqp::link::delivery::Sendable;
-use fe2o3_amqp_types::definitions::Fields;
 use fe2o3_amqp_types::messaging::Data;
-use fe2o3_amqp_types::primitives::{Symbol, Value};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,6 +16,7 @@ use super::classify::{self, Class, Scope};
 use super::connection::{Connection, Refused, Seat};
 use super::error::{RetryReason, SendError};
 use super::event::Links;
+use super::link_names::{address, link_properties};
 use super::links::{OpenLinks, Opener, RefusedWays};
 use super::options::IotHubOptions;
 use super::pool::{Pool, reaching};
@@ -36,11 +34,6 @@ const MAX_STUCK_SESSIONS: usize = 4;
 const MAX_FULL_CONNECTIONS: usize = 4;
 /// How long to wait for the connection to say why it ended.
 const CAUSE_PATIENCE: Duration = Duration::from_secs(1);
-/// The version that Microsoft's C# and Java clients name on device links.
-const API_VERSION: &str = "2020-09-30";
-const CLIENT_VERSION: &str = concat!("tti-connector/", env!("CARGO_PKG_VERSION"));
-/// IoT Hub percent-decodes the id in an address.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The one place of a device in this process. Whoever holds its lock may open, use or close the session, so there is
 /// never a second one.
@@ -381,23 +374,4 @@ fn left_to_another(device: &HubDevice, left: Duration) -> SendError {
         "another client with the same identity has the device's links for now",
         &device.hub,
     )
-}
-
-/// A device's node at its hub.
-pub(super) fn address(device_id: &str, node: &str) -> String {
-    format!("/devices/{}/{node}", utf8_percent_encode(device_id, RESERVED))
-}
-
-/// What every link of a device says about us.
-pub(super) fn link_properties(device: &HubDevice) -> Fields {
-    let mut properties = Fields::new();
-    let mut insert = |name: &str, value: &str| {
-        properties.insert(Symbol::from(name), Value::String(value.to_owned()));
-    };
-    insert("com.microsoft:client-version", CLIENT_VERSION);
-    insert("com.microsoft:api-version", API_VERSION);
-    if let Some(model_id) = &device.model_id {
-        insert("com.microsoft:model-id", model_id);
-    }
-    properties
 }

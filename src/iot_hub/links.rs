@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::c2d::CloudMessages;
 use super::classify::{self, Condition};
-use super::device::{address, link_properties};
 use super::event::Links;
 use super::hub::Way;
+use super::link_names::{address, link_properties};
 use super::methods::Methods;
 use super::options::IotHubOptions;
 use super::safe_link::{Home, Loss, SafeReceiver, SafeSender, Terms};

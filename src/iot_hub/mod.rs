@@ -24,6 +24,7 @@ mod inbound;
 mod inner;
 mod keeper;
 mod kept;
+mod link_names;
 mod links;
 mod message;
 mod methods;
