@@ -15,6 +15,8 @@ pub(crate) enum Whom {
     All,
     Hub(usize),
     Device(usize),
+    /// Who shares a session at this hub: up to sixteen devices, it is not told which.
+    SessionAt(usize),
 }
 
 /// From when to when, in milliseconds since 1970 UTC; `i64::MAX` while it lasts.
@@ -39,7 +41,7 @@ impl Window {
     fn concerns(&self, (device, hub): (usize, usize)) -> bool {
         match self.whom {
             Whom::All => true,
-            Whom::Hub(number) => number == hub,
+            Whom::Hub(number) | Whom::SessionAt(number) => number == hub,
             Whom::Device(number) => number == device,
         }
     }
@@ -72,7 +74,7 @@ impl Health {
         let of_hub = |window: &&Window| match window.whom {
             Whom::All => true,
             Whom::Hub(number) => number == hub,
-            Whom::Device(_) => false,
+            Whom::Device(_) | Whom::SessionAt(_) => false,
         };
         let grace_ms =
             |window: &Window| if window.to_ms > window.from_ms { GRACE_MS } else { RESET_GRACE_MS };

@@ -46,8 +46,9 @@ const WEBHOOK: Duration = Duration::from_secs(5);
 const FORGOTTEN: Duration = Duration::from_secs(4);
 /// Kept open to the webhook while nothing is posted.
 const IDLE_CONNECTIONS: usize = 32;
-/// For the first uplink of each device to arrive, and for the backlog at the end.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// For the first uplink of each device to arrive, and for the backlog at the end: a device that another client took again and
+/// again is left to it for up to 15 minutes.
+const PATIENCE: Duration = Duration::from_secs(16 * 60);
 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args().skip(1)) {

@@ -94,8 +94,13 @@ impl Striker {
                 self.close(window);
             }
             Fault::Link { device, kind } => {
-                if let Some(hub) = hub_of(&self.cloud.now(), device) {
-                    self.cut(Some(Whom::Device(device)));
+                let now = self.cloud.now();
+                if let Some(hub) = hub_of(&now, device) {
+                    let at = now.hubs.iter().position(|other| Arc::ptr_eq(other, &hub));
+                    self.cut(match (kind, at) {
+                        (FaultKind::KillAmqpSession, Some(at)) => Some(Whom::SessionAt(at)),
+                        _ => Some(Whom::Device(device)),
+                    });
                     self.inject(&hub, HubFault::new(kind).of(id(device)));
                 }
             }

@@ -54,6 +54,8 @@ fn only_a_cut_between_the_two_excuses_that_a_message_comes_twice() {
     assert_eq!(with(Whom::Hub(0), 21_000), (1, 0));
     assert_eq!(with(Whom::Hub(1), 21_000), (0, 1), "another hub");
     assert_eq!(with(Whom::Device(7), 21_000), (0, 1), "another device");
+    assert_eq!(with(Whom::SessionAt(0), 21_000), (1, 0), "it may share the session");
+    assert_eq!(with(Whom::SessionAt(1), 21_000), (0, 1), "at another hub");
     assert_eq!(with(Whom::All, 25_000), (0, 1), "settled long before");
     assert_eq!(with(Whom::All, 15_000), (0, 1), "sent long after");
     let mut health = Health::default();
@@ -79,6 +81,8 @@ fn a_hub_is_healthy_but_for_faults_and_their_grace() {
     assert_eq!(health.healthy_ms(1, 90_000, 150_000), 60_000);
     health.moment(Whom::Hub(0), 121_000);
     assert_eq!(health.healthy_ms(0, 90_000, 150_000), 35_000, "five more after a reset");
+    health.moment(Whom::SessionAt(0), 140_000);
+    assert_eq!(health.healthy_ms(0, 90_000, 150_000), 35_000, "a session's end holds nobody up");
 }
 
 #[test]
