@@ -8,7 +8,7 @@ use std::{io::BufRead as _, io::BufReader, thread};
 
 use serde_json::json;
 
-use super::arguments::{Attach, Who};
+use super::arguments::Attach;
 use super::cloud::{self, Cloud};
 use super::generator;
 use super::report::Table;
@@ -18,8 +18,6 @@ use super::subject::{Plan, Subject};
 use super::support::{Running, metrics};
 
 const CONNECTIONS: u32 = 250;
-/// All must be attached within it, whatever the round trip.
-const PATIENCE: Duration = Duration::from_secs(1_200);
 /// Of what went wrong, by the start of the metric's name.
 const ERRORS: [&str; 5] = [
     "tti_connector_hub_retried_messages_total",
@@ -40,19 +38,6 @@ fn proxy(to: u16, round_trip_ms: u64) -> (Running, u16) {
     (running, line.trim().parse().expect("a port"))
 }
 
-fn plan(stage: &Stage, options: &Attach) -> Plan {
-    let text = |name: &str| stage.ready[name].as_str().expect("a text").to_owned();
-    let routes = if options.methods > 0.0 { "c2d,method" } else { "c2d" };
-    let mut plan = Plan::of(Who::Connector, options.binary.clone());
-    plan.settings = vec![
-        ("TTI_CONNECTOR__DOWNLINK__ROUTES".to_owned(), routes.to_owned()),
-        ("TTI_CONNECTOR__AZURE__ATTACH_RATE".to_owned(), "10000".to_owned()),
-        ("TTI_CONNECTOR__THINGS_STACK__BASE_URL".to_owned(), text("thingsStackUrl")),
-        ("TTI_CONNECTOR__THINGS_STACK__APPLICATIONS__SOAK__API_KEY".to_owned(), text("thingsStackApiKey")),
-    ];
-    plan
-}
-
 /// The emulated Things Stack tells the connector of its downlinks, as the real one does.
 async fn point_webhook(stage: &Stage, service: &Service, webhook: u16) {
     let webhook = json!({ "url": format!("http://127.0.0.1:{webhook}/webhook") });
@@ -67,22 +52,11 @@ fn errors(subject: &Subject) -> Vec<String> {
     text.lines().filter(wrong).map(str::to_owned).collect()
 }
 
-fn attached(stage: &Stage, links: u64, since: Instant) -> f64 {
-    loop {
-        let told = stage.told.links.load(Ordering::Relaxed);
-        let elapsed = since.elapsed();
-        if u64::from(told) >= links * u64::from(stage.devices) {
-            return elapsed.as_secs_f64();
-        }
-        assert!(elapsed < PATIENCE, "{told} links after {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
 fn measure(round_trip_ms: u64, options: &Attach) -> Vec<String> {
     let links = if options.methods > 0.0 { 4 } else { 2 };
     let stage = Stage::new(options.devices, true);
-    let mut plan = plan(&stage, options);
+    let routes = if options.methods > 0.0 { "c2d,method" } else { "c2d" };
+    let mut plan = Plan::with_downlinks(options.binary.clone(), &stage.ready, routes);
     let amqp_port =
         u16::try_from(stage.ready["hubs"][0]["amqpPort"].as_u64().expect("a port")).expect("a port");
     let proxy = (round_trip_ms > 0).then(|| proxy(amqp_port, round_trip_ms));
@@ -96,7 +70,7 @@ fn measure(round_trip_ms: u64, options: &Attach) -> Vec<String> {
     stage.runtime.block_on(generator::post(subject.webhook, &book, CONNECTIONS, None));
     let posted_s = began.elapsed().as_secs_f64();
     stage.settle(&book);
-    let attached_s = attached(&stage, links, began);
+    let attached_s = stage.wait_for_links(links, began).as_secs_f64();
     let first_s = book.took().as_secs_f64();
     let spent = stage.cpu(&subject).0[0] - before.0[0];
     thread::sleep(Duration::from_secs(5));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::arguments::{Sharing, Who};
+use super::arguments::Sharing;
 use super::book::Spread;
 use super::generator;
 use super::hub::name;
@@ -55,33 +55,23 @@ fn traffic(stage: &Stage, webhook: u16, options: &Sharing, faults: u32) -> (Spre
 
 fn measure(limit: u32, options: &Sharing) -> Vec<String> {
     let stage = Stage::new(options.devices, true);
-    let mut plan = Plan::of(Who::Connector, options.binary.clone());
-    let text = |name: &str| stage.ready[name].as_str().expect("a text").to_owned();
-    plan.settings = [
-        ("DOWNLINK__ROUTES", "c2d".to_owned()),
-        ("AZURE__ATTACH_RATE", "10000".to_owned()),
-        ("AZURE__MAX_DEVICES_PER_SESSION", limit.to_string()),
-        ("THINGS_STACK__BASE_URL", text("thingsStackUrl")),
-        ("THINGS_STACK__APPLICATIONS__SOAK__API_KEY", text("thingsStackApiKey")),
-        // Each end of a session is a warning.
-        ("LOG__LEVEL", "error".to_owned()),
-    ]
-    .map(|(name, value)| (format!("TTI_CONNECTOR__{name}"), value))
-    .to_vec();
+    let mut plan = Plan::with_downlinks(options.binary.clone(), &stage.ready, "c2d");
+    // Each end of a session is a warning.
+    let settings =
+        [("AZURE__MAX_DEVICES_PER_SESSION", limit.to_string()), ("LOG__LEVEL", "error".to_owned())];
+    plan.settings.extend(settings.map(|(name, value)| (format!("TTI_CONNECTOR__{name}"), value)));
     let subject = stage.start(&plan);
     thread::sleep(Duration::from_millis(500));
     let bare_mb = subject.process().rss_mb();
-    let book = stage.open_book(options.devices);
+    let (began, book) = (Instant::now(), stage.open_book(options.devices));
     stage.runtime.block_on(generator::post(subject.webhook, &book, CONNECTIONS, None));
     stage.settle(&book);
-    let links = || stage.told.links.load(Ordering::Relaxed);
-    while links() < LINKS * options.devices {
-        thread::sleep(Duration::from_millis(50));
-    }
+    stage.wait_for_links(LINKS, began.into());
     thread::sleep(Duration::from_secs(5));
     let kb = (subject.process().rss_mb() - bare_mb) * 1024.0 / f64::from(options.devices);
 
     let (quiet, _) = traffic(&stage, subject.webhook, options, 0);
+    let links = || stage.told.links.load(Ordering::Relaxed);
     let before = links();
     let (struck, doubled) = traffic(&stage, subject.webhook, options, options.faults);
     // Links for messages come back by themselves, those for telemetry with the next uplink.

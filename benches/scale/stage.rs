@@ -23,6 +23,9 @@ use super::support::{Running, free_port, wait_for};
 /// Nothing that still moves is given up before.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// All links must be attached within it, whatever the round trip.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(1_200);
+
 /// What the hub's process told besides uplinks.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
@@ -149,6 +152,18 @@ impl Stage {
     pub(crate) fn settle(&self, book: &Book) {
         self.wait_for_all(book);
         assert_eq!(book.doubled.load(Ordering::Relaxed), 0, "an uplink arrived twice");
+    }
+
+    /// Waits until each device has had so many links; how long that took since `began`.
+    pub(crate) fn wait_for_links(&self, each: u32, began: Instant) -> Duration {
+        loop {
+            let (links, elapsed) = (self.told.links.load(Ordering::Relaxed), began.elapsed());
+            if links >= each * self.devices {
+                return elapsed;
+            }
+            assert!(elapsed < ATTACH_PATIENCE, "{links} links after {ATTACH_PATIENCE:?}");
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Waits until all of the book has arrived, perhaps twice.

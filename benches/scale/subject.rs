@@ -2,12 +2,11 @@
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::arguments::Who;
 use super::baseline;
 use super::process::Process;
-use super::support::{BINARY, Running, metric, wait_for};
+use super::support::{self, BINARY, Running, metric, wait_for};
 
 /// What runs, and where.
 pub(crate) struct Subject {
@@ -36,6 +35,19 @@ impl Plan {
         Self { who, binary, amqp_port: None, settings: Vec::new() }
     }
 
+    /// The connector with downlinks by these routes, and with no pace of attaches but the hub's own.
+    pub(crate) fn with_downlinks(binary: Option<PathBuf>, ready: &serde_json::Value, routes: &str) -> Self {
+        let text = |name: &str| ready[name].as_str().expect("a text");
+        let settings = [
+            ("DOWNLINK__ROUTES", routes),
+            ("AZURE__ATTACH_RATE", "10000"),
+            ("THINGS_STACK__BASE_URL", text("thingsStackUrl")),
+            ("THINGS_STACK__APPLICATIONS__SOAK__API_KEY", text("thingsStackApiKey")),
+        ];
+        let settings = settings.map(|(name, value)| (format!("TTI_CONNECTOR__{name}"), value.to_owned()));
+        Self { settings: settings.to_vec(), ..Self::of(Who::Connector, binary) }
+    }
+
     /// Returns once the webhook takes connections.
     pub(crate) fn start(&self, dir: &Path, ready: &serde_json::Value, webhook: u16, admin: u16) -> Subject {
         let subject = match self.who {
@@ -52,21 +64,14 @@ impl Plan {
     }
 
     fn connector(&self, dir: &Path, ready: &serde_json::Value, webhook: u16, admin: u16) -> Running {
-        let hub = &ready["hubs"][0];
-        let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
-        let amqp_port = self.amqp_port.map_or_else(|| hub["amqpPort"].to_string(), |port| port.to_string());
-        let mut command = Command::new(self.binary.as_deref().unwrap_or(Path::new(BINARY)));
-        command
-            .arg("run")
-            .current_dir(dir)
-            .env("TTI_CONNECTOR__WEBHOOK__LISTEN", format!("127.0.0.1:{webhook}"))
-            .env("TTI_CONNECTOR__ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
-            .env("TTI_CONNECTOR__SPOOL__DIRECTORY", dir.join("spool"))
-            .env("TTI_CONNECTOR__AZURE__AMQP_PORT", amqp_port)
-            .env("TTI_CONNECTOR__AZURE__CA_FILE", text(&ready["caFile"]))
-            .env("TTI_CONNECTOR__AZURE__IOT_HUB__CONNECTION_STRING", text(&hub["serviceConnectionString"]))
-            .env("TTI_CONNECTOR__LOG__LEVEL", "warn")
-            .envs(self.settings.iter().map(|(name, value)| (name, value)));
+        let binary = self.binary.as_deref().unwrap_or(Path::new(BINARY));
+        let string = ready["hubs"][0]["serviceConnectionString"].as_str().expect("a text");
+        let mut command = support::connector(binary, dir, ready, webhook, admin);
+        command.env("TTI_CONNECTOR__AZURE__IOT_HUB__CONNECTION_STRING", string);
+        if let Some(port) = self.amqp_port {
+            command.env("TTI_CONNECTOR__AZURE__AMQP_PORT", port.to_string());
+        }
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         Running(command.spawn().expect("the connector starts"))
     }
 }

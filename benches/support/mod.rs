@@ -87,6 +87,21 @@ pub(crate) fn connect(dir: &Path, ready: &Value, webhook: u16, admin: u16) -> Ru
     connect_with(dir, ready, webhook, admin, &[])
 }
 
+/// `run` of a binary against the emulated hub, without credentials; not started yet.
+pub(crate) fn connector(binary: &Path, dir: &Path, ready: &Value, webhook: u16, admin: u16) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .arg("run")
+        .current_dir(dir)
+        .env("TTI_CONNECTOR__WEBHOOK__LISTEN", format!("127.0.0.1:{webhook}"))
+        .env("TTI_CONNECTOR__ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
+        .env("TTI_CONNECTOR__SPOOL__DIRECTORY", dir.join("spool"))
+        .env("TTI_CONNECTOR__AZURE__AMQP_PORT", ready["hubs"][0]["amqpPort"].to_string())
+        .env("TTI_CONNECTOR__AZURE__CA_FILE", ready["caFile"].as_str().expect("a text"))
+        .env("TTI_CONNECTOR__LOG__LEVEL", "warn");
+    command
+}
+
 /// `run` with these environment variables besides.
 pub(crate) fn connect_with(
     dir: &Path,
@@ -96,21 +111,13 @@ pub(crate) fn connect_with(
     environment: &[(&str, &str)],
 ) -> Running {
     let text = |name: &str| ready[name].as_str().expect("a text").to_owned();
-    let mut command = Command::new(BINARY);
+    let mut command = connector(Path::new(BINARY), dir, ready, webhook, admin);
     command
-        .arg("run")
-        .current_dir(dir)
-        .env("TTI_CONNECTOR__WEBHOOK__LISTEN", format!("127.0.0.1:{webhook}"))
-        .env("TTI_CONNECTOR__ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
-        .env("TTI_CONNECTOR__SPOOL__DIRECTORY", dir.join("spool"))
-        .env("TTI_CONNECTOR__AZURE__AMQP_PORT", ready["hubs"][0]["amqpPort"].to_string())
-        .env("TTI_CONNECTOR__AZURE__CA_FILE", text("caFile"))
         .env("TTI_CONNECTOR__AZURE__DPS__ENDPOINT", text("dpsEndpoint"))
         .env("TTI_CONNECTOR__AZURE__DPS__ID_SCOPE", text("idScope"))
         .env("TTI_CONNECTOR__AZURE__DPS__GROUP_ENROLLMENT_KEY", text("groupEnrollmentKey"))
         // More than Azure's DPS allows a minute, so that registration is not what is measured.
         .env("TTI_CONNECTOR__DEVICES__MAX_REGISTRATIONS", "256")
-        .env("TTI_CONNECTOR__LOG__LEVEL", "warn")
         .envs(environment.iter().copied());
     let running = Running(command.spawn().expect("the connector starts"));
     wait_for("the webhook listens", || TcpStream::connect(("127.0.0.1", webhook)).is_ok());

@@ -25,7 +25,7 @@ const MAX_DETAIL_CHARS: usize = 300;
 pub(super) enum Scope {
     /// `rejected` for one message.
     Message,
-    /// Detach or end: one device.
+    /// Detach, or the end of a session of its own: one device.
     Device,
     /// Close: everybody on the connection.
     Connection,

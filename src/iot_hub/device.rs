@@ -157,7 +157,7 @@ impl DeviceSession {
         self.seat.connection.touch(now);
         let outcome = match self.telemetry.send(message, now + patience).await {
             Ok(outcome) => outcome,
-            Err(loss) => return Err(failure(self.session.judge(loss), &self.seat.connection, pool).await),
+            Err(loss) => return Err(self.failure(loss, pool).await),
         };
         match classify::outcome(&outcome) {
             None => {
@@ -204,10 +204,10 @@ impl DeviceSession {
             Err(loss) => {
                 // If the hub refuses the device, telemetry's link tells it best.
                 let loss = self.telemetry.loss().unwrap_or(loss);
-                Err(failure(self.session.judge(loss), connection, pool).await.error)
+                Err(self.failure(loss, pool).await.error)
             }
             Ok((links, refused)) => match self.telemetry.loss() {
-                Some(loss) => Err(failure(self.session.judge(loss), connection, pool).await.error),
+                Some(loss) => Err(self.failure(loss, pool).await.error),
                 None => {
                     connection.mark_useful();
                     Ok((links, refused, self.ended.clone()))
@@ -218,8 +218,12 @@ impl DeviceSession {
 
     /// What became of telemetry's link, if the hub took it away.
     pub(super) async fn trouble(&mut self, pool: &Pool) -> Option<SendError> {
-        let loss = self.session.judge(self.telemetry.loss()?);
-        Some(failure(loss, &self.seat.connection, pool).await.error)
+        let loss = self.telemetry.loss()?;
+        Some(self.failure(loss, pool).await.error)
+    }
+
+    async fn failure(&self, loss: Loss, pool: &Pool) -> Failure {
+        failure(self.session.judge(loss), &self.seat.connection, pool).await
     }
 
     /// Whose it is.
