@@ -14,7 +14,7 @@ use super::remembered;
 use super::schema::write_ledger;
 use super::seal::{self, Sealed};
 use super::trouble::damage;
-use super::types::{Appended, DedupKey, NewRecord, Remember, Seq, SpoolError};
+use super::types::{Appended, NewRecord, Remember, Seq, SpoolError};
 use super::upkeep;
 use crate::model::ParkReason;
 
@@ -166,15 +166,16 @@ impl<'a> Batch<'a> {
         record: NewRecord,
         remember: Option<&Remember>,
     ) -> rusqlite::Result<Result<Appended, SpoolError>> {
-        let known = match record.dedup.filter(|_| self.rules.dedup_window_ms > 0) {
-            Some(key) => self.seen(key)?,
+        let key = record.dedup.filter(|_| self.rules.dedup_window_ms > 0);
+        let known = match key {
+            Some(key) => self.books.duplicates.find(self.conn, key, Seq(self.ledger.next_seq))?,
             None => None,
         };
-        if let Some((original, expires_ms)) = known
-            && expires_ms > self.rules.now_ms
+        if let Some(known) = known
+            && known.expires_ms > self.rules.now_ms
         {
             self.duplicates += 1;
-            return Ok(Ok(Appended::Duplicate(original)));
+            return Ok(Ok(Appended::Duplicate(known.seq)));
         }
         if let Some(Remember { known_by, .. }) = remember
             && remembered::is_known(self.conn, known_by, self.rules.now_ms)?
@@ -202,13 +203,9 @@ impl<'a> Batch<'a> {
             body: &record.body,
         };
         self.insert_idx(seq, lane.id, self.rules.now_ms, bytes, sealed.seal(seq))?;
-        if let Some(DedupKey(key)) = record.dedup.filter(|_| self.rules.dedup_window_ms > 0) {
-            self.conn
-                .prepare_cached(
-                    "INSERT INTO dedup(key, seq, expires_ms) VALUES(?, ?, ?)
-                     ON CONFLICT DO UPDATE SET seq = excluded.seq, expires_ms = excluded.expires_ms",
-                )?
-                .execute(params![key, seq.0, self.rules.now_ms.saturating_add(self.rules.dedup_window_ms)])?;
+        if let Some(key) = key {
+            let expires_ms = self.rules.now_ms.saturating_add(self.rules.dedup_window_ms);
+            self.books.duplicates.insert(self.conn, (key, seq), expires_ms, known)?;
             self.ledger.dedup += i64::from(known.is_none());
         }
         if let Some(remember) = remember {
@@ -225,13 +222,6 @@ impl<'a> Batch<'a> {
             waiter: record.waiter,
         });
         Ok(Ok(Appended::Stored(seq)))
-    }
-
-    fn seen(&self, DedupKey(key): DedupKey) -> rusqlite::Result<Option<(Seq, i64)>> {
-        self.conn
-            .prepare_cached("SELECT seq, expires_ms FROM dedup WHERE key = ?")?
-            .query_row([key], |row| Ok((Seq(row.get(0)?), row.get(1)?)))
-            .optional()
     }
 
     fn parked_of(&self, group: &Arc<str>) -> i64 {
@@ -311,8 +301,13 @@ impl<'a> Batch<'a> {
     /// Writes the counts, forgets old duplicates; the commit is next.
     pub(super) fn finish(&mut self) -> rusqlite::Result<()> {
         let limit = i64::try_from(self.appended).unwrap_or(i64::MAX).saturating_add(DEDUP_SWEPT);
-        self.ledger.dedup -=
-            upkeep::sweep_dedup(self.conn, self.rules.now_ms, limit, self.ledger.dedup, self.rules.limits)?;
+        upkeep::sweep_dedup(
+            self.conn,
+            &mut self.books.duplicates,
+            &mut self.ledger,
+            self.rules.limits,
+            (self.rules.now_ms, limit),
+        )?;
         if self.remembered > 0 {
             let limit = self.remembered.saturating_add(remembered::SWEPT);
             remembered::sweep(self.conn, self.rules.now_ms, limit, self.rules.limits)?;

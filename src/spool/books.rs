@@ -1,4 +1,4 @@
-//! What the writer knows beside the database: the ledger, who owns parked records, the lanes' numbers.
+//! What the writer knows beside the database: the ledger, who owns parked records, the lanes' numbers, which keys are known.
 //!
 //! A transaction works on its own copy of the counts; they become true here only after its commit.
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::duplicates::Duplicates;
 use super::ledger::Ledger;
 
 /// Lanes whose number is kept in memory at most (some 150 bytes each); then all are looked up anew.
@@ -33,6 +34,7 @@ pub(super) struct Books {
     pub(super) ledger: Ledger,
     pub(super) parked_by_group: ByGroup,
     pub(super) lanes: Lanes,
+    pub(super) duplicates: Duplicates,
 }
 
 impl Books {
@@ -41,12 +43,14 @@ impl Books {
             .prepare("SELECT grp, n FROM parked_group")?
             .query_map([], |row| Ok((Arc::from(row.get_ref(0)?.as_str()?), row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Self { ledger, parked_by_group, lanes: Lanes::default() })
+        let duplicates = Duplicates::read(conn)?;
+        Ok(Self { ledger, parked_by_group, lanes: Lanes::default(), duplicates })
     }
 
     /// A transaction was committed.
     pub(super) fn settle(&mut self, ledger: Ledger, changes: ByGroup) {
         self.ledger = ledger;
+        self.duplicates.commit();
         for (group, change) in changes {
             let count = self.parked_by_group.get(&group).copied().unwrap_or(0) + change;
             if count > 0 {
@@ -55,6 +59,12 @@ impl Books {
                 self.parked_by_group.remove(&group);
             }
         }
+    }
+
+    /// A transaction was not committed.
+    pub(super) fn roll_back(&mut self) {
+        self.lanes.forget();
+        self.duplicates.roll_back();
     }
 }
 

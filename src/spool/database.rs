@@ -136,7 +136,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let limits = Limits::new(&crate::config::Spool::default());
         let (conn, _) = open_writer(&folder.path().join("spool.db"), &limits).expect("opens");
-        let text = "SELECT key FROM dedup WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?";
+        let text = "SELECT key FROM state WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?";
         let mut statement = conn.prepare(text).expect("prepared");
         for now_ms in [1_i64, 2, 3] {
             let mut rows = statement.query([now_ms, 10]).expect("asked");

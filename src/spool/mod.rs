@@ -10,6 +10,7 @@ mod carve;
 mod claim;
 pub mod control;
 mod database;
+mod duplicates;
 mod folder;
 #[cfg(all(any(test, fuzzing), feature = "emulator"))]
 pub(crate) mod fuzzing;

@@ -10,7 +10,7 @@ use super::batch::Batch;
 use super::handout::Fresh;
 use super::mailbox::{Moved, Picked};
 use super::seal::{self, Sealed};
-use super::types::{ParkedFilter, ParkedRecord, Seq};
+use super::types::{DedupKey, ParkedFilter, ParkedRecord, Seq};
 use crate::model::ParkReason;
 
 struct Found {
@@ -35,11 +35,13 @@ impl Batch<'_> {
                 None => self.first_seal(record, seq)?,
             };
             self.take_parked(record)?;
-            self.conn
-                .prepare_cached(
-                    "UPDATE dedup SET seq = ?1 WHERE key = (SELECT dedup FROM msg WHERE seq = ?2) AND seq = ?2",
-                )?
-                .execute([seq.0, record.seq.0])?;
+            let key: Option<[u8; 16]> = self
+                .conn
+                .prepare_cached("SELECT dedup FROM msg WHERE seq = ?")?
+                .query_row([record.seq.0], |row| row.get(0))?;
+            if let Some(key) = key {
+                self.books.duplicates.renumber(self.conn, DedupKey(key), (record.seq, seq))?;
+            }
             self.conn
                 .prepare_cached("UPDATE msg SET seq = ? WHERE seq = ?")?
                 .execute([seq.0, record.seq.0])?;

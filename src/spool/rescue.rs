@@ -99,7 +99,9 @@ pub(super) fn body(conn: &Connection, seq: Seq) -> Option<(Option<Vec<u8>>, Vec<
 
 /// Known duplicates, from both ends of the table: what lies behind damage in between is forgotten.
 pub(super) fn dedup(conn: &Connection, mut give: impl FnMut(&[u8], i64, i64) -> Done) -> Done {
-    both_ways(conn, "SELECT key, seq, expires_ms FROM dedup ORDER BY key", |row| {
+    // Before version 3 it was ordered by its keys.
+    let order = if conn.prepare("SELECT id FROM dedup LIMIT 0").is_ok() { "id" } else { "key" };
+    both_ways(conn, &format!("SELECT key, seq, expires_ms FROM dedup ORDER BY {order}"), |row| {
         let (ValueRef::Blob(key), Ok(seq), Ok(expires)) = (row.get_ref(0)?, row.get(1), row.get(2)) else {
             return Ok(());
         };

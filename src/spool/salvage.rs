@@ -246,7 +246,9 @@ impl Salvage<'_> {
         let Some(old) = self.old else { return Ok(()) };
         rescue::dedup(old, |key, seq, expires_ms| {
             self.draft
-                .prepare_cached("INSERT OR IGNORE INTO dedup(key, seq, expires_ms) VALUES(?, ?, ?)")?
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO dedup(id, key, seq, expires_ms) VALUES(?2, ?1, ?2, ?3)",
+                )?
                 .execute(params![key, seq, expires_ms])?;
             self.step()
         })?;

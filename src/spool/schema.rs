@@ -5,14 +5,15 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::database::OpenError;
+use super::duplicates;
 use super::ledger::Ledger;
 use super::seal;
 use super::trouble::damage;
 use super::types::SpoolError;
 
 /// The tables' version, in `meta`. An earlier one is brought up to it, a later one refused.
-/// 1: the first. 2: seals, the mark of a clean end.
-pub(super) const SCHEMA_VERSION: i64 = 2;
+/// 1: the first. 2: seals, the mark of a clean end. 3: the table of duplicates is a log.
+pub(super) const SCHEMA_VERSION: i64 = 3;
 
 /// `idx` is the small table a restart scans; `msg` holds the bodies, of parked records too. `lane` names both
 /// by a small number, AUTOINCREMENT so that a number seen once never means another lane. A seal is NULL only in
@@ -30,8 +31,6 @@ CREATE TABLE idx(seq INTEGER PRIMARY KEY, lane INTEGER NOT NULL, received_ms INT
 CREATE TABLE parked(seq INTEGER PRIMARY KEY, lane INTEGER NOT NULL, received_ms INTEGER NOT NULL,
     len INTEGER NOT NULL, parked_ms INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, seal INTEGER);
 CREATE TABLE parked_group(grp TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE dedup(key BLOB PRIMARY KEY, seq INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX dedup_expires ON dedup(expires_ms);
 CREATE TABLE state(namespace TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, expires_ms INTEGER,
     seal INTEGER, PRIMARY KEY(namespace, key)) WITHOUT ROWID;
 CREATE INDEX state_expires ON state(expires_ms) WHERE expires_ms IS NOT NULL;
@@ -50,6 +49,14 @@ ALTER TABLE ledger ADD COLUMN seal INTEGER;
 INSERT INTO meta SELECT 'sealed_from', next_seq FROM ledger;
 ";
 
+/// Version 3.
+const LOG: [&str; 3] = [
+    "DROP INDEX dedup_expires; ALTER TABLE dedup RENAME TO by_key;",
+    duplicates::TABLE,
+    "INSERT INTO dedup(key, seq, expires_ms) SELECT key, seq, expires_ms FROM by_key ORDER BY expires_ms;
+     DROP TABLE by_key;",
+];
+
 /// Makes the tables in a database without any.
 pub(super) fn create(conn: &Connection) -> rusqlite::Result<()> {
     let vacuum: i64 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
@@ -60,6 +67,7 @@ pub(super) fn create(conn: &Connection) -> rusqlite::Result<()> {
     }
     let transaction = conn.unchecked_transaction()?;
     transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(duplicates::TABLE)?;
     transaction.execute("INSERT INTO meta VALUES('schema', ?)", [SCHEMA_VERSION])?;
     write_ledger(&transaction, &Ledger { next_seq: 1, ..Ledger::default() })?;
     transaction.commit()
@@ -98,7 +106,7 @@ pub(super) fn settle(conn: &Connection) -> Result<(), OpenError> {
             Err(OpenError::Damaged(format!("table {missing} is missing")))
         }
         (Some(SCHEMA_VERSION), None) => Ok(()),
-        (Some(1), None) => Ok(upgrade_from_1(conn)?),
+        (Some(older @ 1..SCHEMA_VERSION), None) => Ok(upgrade(conn, older)?),
         (Some(older), _) => Err(OpenError::Refused(SpoolError::Incompatible(format!(
             "its schema is version {older}, and no upgrade to version {SCHEMA_VERSION} exists; choose another folder"
         )))),
@@ -113,9 +121,20 @@ fn names(conn: &Connection) -> rusqlite::Result<Vec<String>> {
         .collect()
 }
 
-/// In one transaction: a power cut in it leaves version 1.
-fn upgrade_from_1(conn: &Connection) -> rusqlite::Result<()> {
+/// In one transaction: a power cut in it leaves the earlier version.
+fn upgrade(conn: &Connection, from: i64) -> rusqlite::Result<()> {
     let transaction = conn.unchecked_transaction()?;
+    if from < 2 {
+        seal_all(&transaction)?;
+    }
+    LOG.iter().try_for_each(|step| transaction.execute_batch(step))?;
+    transaction.execute("UPDATE meta SET v = ? WHERE k = 'schema'", [SCHEMA_VERSION])?;
+    transaction.commit()?;
+    tracing::info!(from, to = SCHEMA_VERSION, "the spool's database was brought to this version");
+    Ok(())
+}
+
+fn seal_all(transaction: &Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(SEALS)?;
     let rows: Vec<(String, String, u32)> = transaction
         .prepare("SELECT namespace, key, value, expires_ms FROM state")?
@@ -130,12 +149,7 @@ fn upgrade_from_1(conn: &Connection) -> rusqlite::Result<()> {
             .prepare_cached("UPDATE state SET seal = ? WHERE namespace = ? AND key = ?")?
             .execute(params![seal, namespace, key])?;
     }
-    let ledger = ledger_row(&transaction)?.0;
-    write_ledger(&transaction, &ledger)?;
-    transaction.execute("UPDATE meta SET v = ? WHERE k = 'schema'", [SCHEMA_VERSION])?;
-    transaction.commit()?;
-    tracing::info!(from = 1, to = SCHEMA_VERSION, "the spool's database was brought to this version");
-    Ok(())
+    write_ledger(transaction, &ledger_row(transaction)?.0)
 }
 
 /// The ledger, compared with its seal and with the tables.

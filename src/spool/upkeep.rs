@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::books::Books;
 use super::database::{BUSY_TIMEOUT, CHECKPOINT_PAGES};
+use super::duplicates::Duplicates;
 use super::ledger::{Ledger, Limits};
 use super::remembered;
 
@@ -22,42 +24,34 @@ const LANES_KEPT: i64 = 100_000;
 /// How long a checkpoint may wait for a reader; the next one comes soon.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(50);
 
-/// Forgets duplicates whose window has ended, and the oldest beyond the table's bound; `limit` at most. Gives
-/// how many.
+/// Forgets duplicates whose window has ended, and the oldest beyond the table's bound; `limit` at most.
 pub(super) fn sweep_dedup(
     conn: &Connection,
-    now_ms: i64,
-    limit: i64,
-    rows: i64,
+    duplicates: &mut Duplicates,
+    ledger: &mut Ledger,
     limits: &Limits,
-) -> rusqlite::Result<i64> {
-    let too_many = (rows - limits.dedup_rows()).clamp(0, limit);
-    let swept = conn
-        .prepare_cached(
-            "DELETE FROM dedup WHERE key IN
-             (SELECT key FROM dedup WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?)",
-        )?
-        .execute([
-            if too_many > 0 { i64::MAX } else { now_ms },
-            if too_many > 0 { too_many } else { limit },
-        ])?;
-    Ok(i64::try_from(swept).unwrap_or(i64::MAX))
+    (now_ms, limit): (i64, i64),
+) -> rusqlite::Result<()> {
+    let too_many = ledger.dedup - limits.dedup_rows();
+    ledger.dedup -= duplicates.sweep(conn, now_ms, too_many, limit)?;
+    Ok(())
 }
 
 /// One step of sweeping in a transaction of its own; the changed ledger, or `None` when there was nothing to do.
 pub(super) fn sweep(
     conn: &Connection,
-    ledger: &Ledger,
+    books: &mut Books,
     limits: &Limits,
     now_ms: i64,
 ) -> rusqlite::Result<Option<Ledger>> {
+    let Books { ledger, duplicates, .. } = books;
     let due = conn
         .prepare_cached(
-            "SELECT EXISTS(SELECT 1 FROM dedup WHERE expires_ms <= ?1)
-                 OR EXISTS(SELECT 1 FROM state WHERE expires_ms <= ?1)
+            "SELECT EXISTS(SELECT 1 FROM state WHERE expires_ms <= ?1)
                  OR EXISTS(SELECT 1 FROM remembered WHERE id = (SELECT min(id) FROM remembered) AND expires_ms <= ?1)",
         )?
-        .query_row([now_ms], |row| row.get::<_, bool>(0))?;
+        .query_row([now_ms], |row| row.get::<_, bool>(0))?
+        || Duplicates::is_due(conn, now_ms)?;
     // Scans what is left, so only when at least half of the lanes can go.
     let lanes_due = ledger.lanes > LANES_KEPT && ledger.lanes / 2 > ledger.pending + ledger.parked;
     if !due && !lanes_due {
@@ -65,7 +59,7 @@ pub(super) fn sweep(
     }
     let transaction = conn.unchecked_transaction()?;
     let mut ledger = *ledger;
-    ledger.dedup -= sweep_dedup(conn, now_ms, SWEPT, ledger.dedup, limits)?;
+    sweep_dedup(conn, duplicates, &mut ledger, limits, (now_ms, SWEPT))?;
     conn.prepare_cached(
         "DELETE FROM state WHERE (namespace, key) IN
          (SELECT namespace, key FROM state WHERE expires_ms <= ? LIMIT ?)",

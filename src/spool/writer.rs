@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 use super::batch::{Answers, Batch, Committed, Rules};
-use super::books::Books;
+use super::books::{Books, ByGroup};
 use super::folder::{Folder, Moved};
 use super::handout::Handout;
 use super::ledger::Limits;
@@ -203,7 +203,7 @@ impl Writer {
             (Ok(()), None) => Ok(batch.into_committed()),
             (Ok(()), Some(moved)) => {
                 let answers = batch.into_answers();
-                self.books.lanes.forget();
+                self.books.roll_back();
                 Err((Failure::Moved(moved), answers, ops))
             }
             (Err(error), _) => {
@@ -219,7 +219,7 @@ impl Writer {
         if !self.conn.is_autocommit() {
             let _ = self.conn.execute_batch("ROLLBACK");
         }
-        self.books.lanes.forget();
+        self.books.roll_back();
     }
 
     /// One step of each kind of upkeep; and when the next is due.
@@ -237,9 +237,9 @@ impl Writer {
 
     fn upkeep_step(&mut self, quiet: bool) -> rusqlite::Result<bool> {
         let lanes = self.books.ledger.lanes;
-        let swept = upkeep::sweep(&self.conn, &self.books.ledger, &self.limits, self.clock.now_ms())?;
+        let swept = upkeep::sweep(&self.conn, &mut self.books, &self.limits, self.clock.now_ms())?;
         if let Some(ledger) = swept {
-            self.books.ledger = ledger;
+            self.books.settle(ledger, ByGroup::new());
             if ledger.lanes != lanes {
                 self.books.lanes.forget();
             }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tti_connector::model::ParkReason;
-use tti_connector::spool::{ParkedFilter, Selection, Seq, Spool, SpoolError, State};
+use tti_connector::spool::{
+    Appended, DedupKey, NewRecord, ParkedFilter, Selection, Seq, Spool, SpoolError, State,
+};
 
 use super::{Place, keyed, record, seqs, stored, take};
 
@@ -317,6 +319,11 @@ async fn a_database_of_version_1_is_brought_up_with_all_it_holds() {
     assert!(!spool.stats().set_aside);
     assert_eq!((spool.stats().pending, spool.stats().parked), (2, 1));
     assert_eq!(seqs(&take(&mut claim, 2).await), [Seq(1), Seq(3)]);
+    let known = NewRecord {
+        dedup: Some(DedupKey(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff_u128.to_be_bytes())),
+        ..record("device", "two")
+    };
+    assert_eq!(spool.append(known).await, Ok(Appended::Duplicate(Seq(2))));
     assert_eq!(spool.record(Seq(1)).await.unwrap().unwrap().1, "one");
     assert_eq!(spool.state().get("dps", "device").await.unwrap().unwrap(), "hub");
     assert_eq!(spool.requeue(&Selection::Seqs(vec![Seq(2)])).await, Ok(1));
@@ -330,6 +337,41 @@ async fn a_database_of_version_1_is_brought_up_with_all_it_holds() {
     drop(spool);
     let reopened = Spool::open(&place.config, place.clock.clone()).map(|_| ());
     assert_eq!(reopened, Ok(()));
+}
+
+/// Before version 3 the table of duplicates was ordered by its keys.
+const BACK_TO_VERSION_2: &str = "
+ALTER TABLE dedup RENAME TO log;
+CREATE TABLE dedup(key BLOB PRIMARY KEY, seq INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX dedup_expires ON dedup(expires_ms);
+INSERT INTO dedup SELECT key, seq, expires_ms FROM log;
+DROP TABLE log;
+UPDATE meta SET v = 2 WHERE k = 'schema';
+";
+
+#[tokio::test]
+async fn a_database_of_version_2_is_brought_up_with_the_keys_it_knows() {
+    let place = Place::new();
+    let (spool, mut claim) = place.open();
+    let mut first = Vec::new();
+    for key in 0..100 {
+        first.push(stored(&spool, keyed(key, "x")).await);
+    }
+    let taken = seqs(&take(&mut claim, 100).await);
+    taken[1..].iter().for_each(|seq| spool.done(*seq));
+    spool.park(first[0], ParkReason::TooLarge, "").await.unwrap();
+    spool.requeue(&Selection::Seqs(vec![first[0]])).await.unwrap();
+    first[0] = take(&mut claim, 1).await[0].seq;
+    spool.close().await;
+    place.sqlite().execute_batch(BACK_TO_VERSION_2).unwrap();
+    let (spool, _claim) = place.open();
+    assert!(!spool.stats().set_aside);
+    assert_eq!(spool.stats().pending, 1);
+    for (key, seq) in (0..).zip(first) {
+        assert_eq!(spool.append(keyed(key, "x")).await, Ok(Appended::Duplicate(seq)));
+    }
+    let next = stored(&spool, keyed(100, "x")).await;
+    assert_eq!(spool.append(keyed(100, "x")).await, Ok(Appended::Duplicate(next)));
 }
 
 #[tokio::test]

@@ -164,6 +164,8 @@ async fn a_database_of_another_version_or_program_is_refused_and_left_alone() {
     let (spool, _claim) = place.open();
     let seq = stored(&spool, record("a", "x")).await;
     spool.close().await;
+    let ours: i64 =
+        place.sqlite().query_row("SELECT v FROM meta WHERE k = 'schema'", [], |row| row.get(0)).unwrap();
     for (version, word) in [(99, "newer"), (0, "upgrade")] {
         place.sqlite().execute("UPDATE meta SET v = ? WHERE k = 'schema'", [version]).unwrap();
         match Spool::open(&place.config, Clock::system()) {
@@ -171,7 +173,7 @@ async fn a_database_of_another_version_or_program_is_refused_and_left_alone() {
             other => panic!("{:?}", other.map(|_| ())),
         }
     }
-    place.sqlite().execute("UPDATE meta SET v = 2 WHERE k = 'schema'", []).unwrap();
+    place.sqlite().execute("UPDATE meta SET v = ? WHERE k = 'schema'", [ours]).unwrap();
     let (spool, mut claim) = place.open();
     assert_eq!(seqs(&take(&mut claim, 1).await), [seq]);
     spool.close().await;
