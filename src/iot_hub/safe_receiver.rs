@@ -2,12 +2,13 @@
 //!
 //! The other half of `safe_link`, which says what it is that the AMQP crate does not do.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 
 use fe2o3_amqp::Receiver;
 use fe2o3_amqp::link::RecvError;
-use fe2o3_amqp::link::delivery::DeliveryInfo;
+use fe2o3_amqp::link::delivery::{Delivery, DeliveryInfo};
 use fe2o3_amqp::link::receiver::{CreditMode, TerminalDeliveryState};
 use fe2o3_amqp::session::SessionHandle;
 use fe2o3_amqp_types::definitions::SenderSettleMode;
@@ -38,12 +39,25 @@ pub(super) struct SafeReceiver {
     receiver: Option<Receiver>,
     lost: CancellationToken,
     home: Home,
+    /// Came while something else was to be done; next to be received.
+    ahead: VecDeque<Incoming>,
 }
 
 impl Drop for SafeReceiver {
     fn drop(&mut self) {
         let Some(receiver) = self.receiver.take() else { return };
         self.home.let_go(&self.lost, close(receiver));
+    }
+}
+
+fn read(received: Result<Delivery<Body<Value>>, RecvError>) -> Result<Incoming, Loss> {
+    match received {
+        Ok(delivery) => {
+            let (info, message) = delivery.into_parts();
+            Ok(Incoming::Message(info, Box::new(message)))
+        }
+        Err(RecvError::MessageDecode(error)) => Ok(Incoming::Unreadable(error.info)),
+        Err(error) => Err(of_recv(error)),
     }
 }
 
@@ -75,7 +89,7 @@ impl SafeReceiver {
             builder = builder.sender_settle_mode(SenderSettleMode::Settled);
         }
         let receiver = builder.attach(session).await.map_err(of_receiver_attach)?;
-        Ok(Self { receiver: Some(receiver), lost, home })
+        Ok(Self { receiver: Some(receiver), lost, home, ahead: VecDeque::new() })
     }
 
     /// Waits for what comes next. May be cancelled.
@@ -83,18 +97,14 @@ impl SafeReceiver {
     /// The crate's own future takes 3 kB, too much for each of many links that mostly wait. So it is made anew for
     /// each poll, which is as good as cancelling: the link's queue keeps the waker.
     pub(super) async fn recv(&mut self) -> Result<Incoming, Loss> {
-        let Self { receiver: Some(receiver), lost, .. } = self else { return Err(Loss::Connection) };
+        let Self { receiver: Some(receiver), lost, ahead, .. } = self else { return Err(Loss::Connection) };
+        if let Some(incoming) = ahead.pop_front() {
+            return Ok(incoming);
+        }
         let received = poll_fn(|context| pin!(receiver.recv::<Body<Value>>()).poll(context));
         tokio::select! {
             biased;
-            received = received => match received {
-                Ok(delivery) => {
-                    let (info, message) = delivery.into_parts();
-                    Ok(Incoming::Message(info, Box::new(message)))
-                }
-                Err(RecvError::MessageDecode(error)) => Ok(Incoming::Unreadable(error.info)),
-                Err(error) => Err(of_recv(error)),
-            },
+            received = received => read(received),
             () = lost.cancelled() => Err(Loss::Connection),
         }
     }
@@ -113,9 +123,14 @@ impl SafeReceiver {
         }
     }
 
-    /// Lets the peer send `credit` more messages from now on.
+    /// Lets the peer send `credit` more messages from now on, beyond those that have come already.
     pub(super) async fn give_credit(&mut self, credit: u32) -> Result<(), Loss> {
         let Some(receiver) = &mut self.receiver else { return Err(Loss::Connection) };
+        // For a link that the peer has taken away meanwhile, the frame would hit whichever link has its number by now.
+        while let Some(received) = receiver.recv::<Body<Value>>().now_or_never() {
+            self.ahead.push_back(read(received)?);
+        }
+        let credit = credit.saturating_sub(u32::try_from(self.ahead.len()).unwrap_or(u32::MAX));
         tokio::select! {
             biased;
             given = receiver.set_credit(credit) => given.map_err(of_illegal),
