@@ -66,6 +66,8 @@ impl Process {
             ("UPLINK__RETRY_MAX", "10s".to_owned()),
             ("DEVICES__NEGATIVE_TTL", "3s".to_owned()),
             ("DOWNLINK__EXPIRY", "10m".to_owned()),
+            // Its keys take memory until the window is full, which is within the warm-up then.
+            ("SPOOL__DEDUP_WINDOW", "5m".to_owned()),
             ("SHUTDOWN__GRACE", format!("{}s", GRACE.as_secs())),
             ("LOG__LEVEL", std::env::var("TTI_CHAOS_LOG").unwrap_or_else(|_| "warn".to_owned())),
         ];
