@@ -42,6 +42,13 @@ pub(super) enum Moved {
     Replaced,
 }
 
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread starts holds the file, and so the lock, until it is another program.
+        let _ = self.lock.unlock();
+    }
+}
+
 impl Folder {
     /// Creates the folder when absent (for its owner only: bodies are in it) and takes the lock.
     pub(super) fn open(path: &Path) -> Result<Self, SpoolError> {
@@ -278,4 +285,20 @@ pub(super) fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_free_at_once_though_a_child_still_has_the_lock_open() {
+        let dir = tempfile::tempdir().expect("folder");
+        let folder = Folder::open(dir.path()).expect("free");
+        let childs = folder.lock.try_clone().expect("another handle on the same open file");
+        assert!(matches!(Folder::open(dir.path()), Err(SpoolError::InUse(_))));
+        drop(folder);
+        assert!(Folder::open(dir.path()).is_ok());
+        drop(childs);
+    }
 }
