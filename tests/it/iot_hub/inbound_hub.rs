@@ -10,6 +10,7 @@ use fe2o3_amqp_types::messaging::{
 use fe2o3_amqp_types::primitives::{Binary, SimpleValue, Symbol, Timestamp, Value};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::hub::{Seen, State, TestHub};
 use super::hub_amqp::error;
@@ -199,7 +200,7 @@ impl State {
                         outcomes.spawn(async move {
                             if let Ok(outcome) = outcome.await {
                                 let outcome = described(&outcome);
-                                hub.note(Seen::Settled { id, outcome });
+                                hub.note(Seen::Settled { id, outcome, at: Instant::now() });
                             }
                         });
                     }
