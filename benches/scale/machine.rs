@@ -22,6 +22,23 @@ pub(crate) fn load() -> f64 {
     text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0.0)
 }
 
+/// How many connections a process here may have to one address: by its open files, of which some are needed for other
+/// things, and by the local ports.
+pub(crate) fn most_connections() -> u32 {
+    const OTHER_FILES: u32 = 100;
+    let numbers = |path: &str, line: &str| -> Vec<u32> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find(|found| found.starts_with(line)).unwrap_or_default();
+        line.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    };
+    let files = numbers("/proc/self/limits", "Max open files").first().copied().unwrap_or(u32::MAX);
+    let ports = match numbers("/proc/sys/net/ipv4/ip_local_port_range", "")[..] {
+        [first, last] => last - first + 1,
+        _ => u32::MAX,
+    };
+    files.saturating_sub(OTHER_FILES).min(ports)
+}
+
 pub(crate) fn table() -> Table {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory_kb = first("/proc/meminfo", "MemTotal");
