@@ -1,4 +1,5 @@
-//! What the writer knows beside the database: the ledger, who owns parked records, the lanes' numbers, which keys are known.
+//! What the writer knows beside the database: the ledger, who owns parked records, the lanes' numbers, the keys of
+//! duplicates.
 //!
 //! A transaction works on its own copy of the counts; they become true here only after its commit.
 

@@ -142,6 +142,7 @@ impl Duplicates {
             last = Some(id);
             swept += 1;
         }
+        drop(rows);
         if let Some(last) = last {
             conn.prepare_cached("DELETE FROM dedup WHERE id <= ?")?.execute([last])?;
         }

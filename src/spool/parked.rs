@@ -35,10 +35,11 @@ impl Batch<'_> {
                 None => self.first_seal(record, seq)?,
             };
             self.take_parked(record)?;
+            // Saved out of a damaged database, it may be anything.
             let key: Option<[u8; 16]> = self
                 .conn
                 .prepare_cached("SELECT dedup FROM msg WHERE seq = ?")?
-                .query_row([record.seq.0], |row| row.get(0))?;
+                .query_row([record.seq.0], |row| Ok(row.get(0).ok()))?;
             if let Some(key) = key {
                 self.books.duplicates.renumber(self.conn, DedupKey(key), (record.seq, seq))?;
             }

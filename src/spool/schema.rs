@@ -51,7 +51,7 @@ INSERT INTO meta SELECT 'sealed_from', next_seq FROM ledger;
 
 /// Version 3.
 const LOG: [&str; 3] = [
-    "DROP INDEX dedup_expires; ALTER TABLE dedup RENAME TO by_key;",
+    "DROP INDEX IF EXISTS dedup_expires; ALTER TABLE dedup RENAME TO by_key;",
     duplicates::TABLE,
     "INSERT INTO dedup(key, seq, expires_ms) SELECT key, seq, expires_ms FROM by_key ORDER BY expires_ms;
      DROP TABLE by_key;",

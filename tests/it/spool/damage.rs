@@ -290,6 +290,22 @@ async fn a_requeued_message_keeps_a_valid_checksum() {
     assert_eq!(spool.record(requeued).await.unwrap().unwrap().1, "x");
 }
 
+#[tokio::test]
+async fn a_record_whose_key_is_none_is_requeued_all_the_same() {
+    let place = Place::new();
+    let (spool, mut claim) = place.open();
+    let seq = stored(&spool, keyed(1, "x")).await;
+    take(&mut claim, 1).await;
+    spool.park(seq, ParkReason::TooLarge, "").await.unwrap();
+    for key in ["x'010203'", "'text'", "7", "NULL"] {
+        let changed = place.sqlite().execute(&format!("UPDATE msg SET dedup = {key}"), []).unwrap();
+        assert_eq!(changed, 1);
+        assert_eq!(spool.requeue(&Selection::Matching(ParkedFilter::default())).await, Ok(1), "{key}");
+        let requeued = take(&mut claim, 1).await[0].seq;
+        spool.park(requeued, ParkReason::TooLarge, "").await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_that_stops_the_writer_is_saved_while_it_runs() {
     let place = Place::new();
