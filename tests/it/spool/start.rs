@@ -17,10 +17,11 @@ fn filled(place: &Place, rows: i64) {
              INSERT INTO lane(key, grp) VALUES('' || char(31) || 'app' || char(31) || 'device', 'app');
              WITH RECURSIVE n(seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < {rows})
              INSERT INTO msg SELECT seq, NULL, zeroblob(300) FROM n;
-             INSERT INTO idx SELECT seq, 1, 1700000000000, 300, 0 FROM msg;"
+             INSERT INTO idx SELECT seq, 1, 1700000000000, 300, 0 FROM msg;
+             INSERT INTO dedup SELECT seq, randomblob(16), seq, 4000000000000 FROM msg;"
         ))
         .unwrap();
-    let counts = [rows + 1, rows, rows * 300, 0, 0, 0, 1];
+    let counts = [rows + 1, rows, rows * 300, 0, 0, rows, 1];
     let mut seal = crc32fast::Hasher::new();
     counts.iter().for_each(|count: &i64| seal.update(&count.to_le_bytes()));
     let [next, pending, bytes, parked, parked_bytes, dedup, lanes] = counts;
@@ -35,7 +36,7 @@ fn filled(place: &Place, rows: i64) {
 }
 
 #[tokio::test]
-async fn a_clean_start_looks_at_no_rows_and_an_unclean_one_for_two_seconds_at_most() {
+async fn a_clean_start_reads_the_keys_of_duplicates_only_and_an_unclean_one_looks_for_two_seconds_at_most() {
     let place = Place::new();
     place.open().0.close().await;
     let rows = rows();
