@@ -121,8 +121,9 @@ async fn round_trips(hub: &TestHub, round: &str) -> Vec<Duration> {
     for number in 0..COMMANDS {
         let (device, id) = (format!("well-{}", number % HEALTHY), format!("{round}-{number}"));
         hub.wait_attached(&c2d_address(&device), 1).await;
-        sent.insert(id, Instant::now());
-        hub.send_c2d(&device, &format!("{round}-{number}"));
+        let began = Instant::now();
+        hub.send_c2d(&device, &id);
+        sent.insert(id, began);
         sleep(UPLINKS.1).await;
     }
     // By the hub's own times: each look through all that it saw takes longer the more that is.
