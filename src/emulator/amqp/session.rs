@@ -24,6 +24,7 @@ use super::pairs::{Half, Kind};
 use super::position::Position;
 use super::reader::Reader;
 use super::refusal::Refusal;
+use super::strikes::Ending;
 use super::{
     cbs, cloud_messages, cloud_send, feedback, management, methods, reader, replies, telemetry, twins,
 };
@@ -32,6 +33,9 @@ use crate::emulator::hub::PARTITIONS;
 /// The builder's type when no terminus is made on demand.
 type PlainLinkAcceptor = LinkAcceptor<fn(Source) -> Option<Source>, fn(Target) -> Option<Target>>;
 
+/// Times of [`AmqpOptions::close_timeout`](super::AmqpOptions::close_timeout) that a peer has to answer our End: it may be
+/// busy with all that comes on its other sessions.
+const END_PATIENCE: u32 = 5;
 /// Longest part of an unknown address that is sent back.
 const ECHOED_ADDRESS: usize = 200;
 
@@ -44,34 +48,38 @@ pub(super) async fn serve(mut session: ListenerSessionHandle, connection: Arc<Co
             () = connection.over.cancelled() => break,
             Some(_) = links.join_next() => continue,
             refusal = line.cut() => {
-                tokio::select! {
-                    () = connection.over.cancelled() => {}
-                    _ = session.end_with_error(refusal.error()) => {}
-                }
+                end(&mut session, &connection, &refusal).await;
                 break;
             }
             attach = session.next_incoming_attach() => attach,
         };
         let Some(attach) = attach else { break };
         let Some(place) = connection.link_place() else {
-            let error = Refusal::TooMuch("links on this connection").error();
-            tokio::select! {
-                () = connection.over.cancelled() => {}
-                _ = session.end_with_error(error) => {}
-            }
+            end(&mut session, &connection, &Refusal::TooMuch("links on this connection")).await;
             break;
         };
         if take_in(attach, &mut session, &connection, number, &mut links, place).await {
             continue;
         }
-        let error = Refusal::Invalid("link names must differ within a session".to_owned()).error();
-        tokio::select! {
-            () = connection.over.cancelled() => {}
-            _ = session.end_with_error(error) => {}
-        }
+        let refusal = Refusal::Invalid("link names must differ within a session".to_owned());
+        end(&mut session, &connection, &refusal).await;
         break;
     }
     links.shutdown().await;
+}
+
+/// Ends the session and says why. A peer that leaves our End unanswered loses its connection: the crate's engine keeps a
+/// processor busy for as long as it waits.
+async fn end(session: &mut ListenerSessionHandle, connection: &Connection, refusal: &Refusal) {
+    let patience = connection.options.close_timeout * END_PATIENCE;
+    tokio::select! {
+        () = connection.over.cancelled() => {}
+        ended = tokio::time::timeout(patience, session.end_with_error(refusal.error())) => {
+            if ended.is_err() {
+                connection.end(Ending::Close(None));
+            }
+        }
+    }
 }
 
 /// What a link is for.

@@ -1,5 +1,7 @@
 //! Peers that a well-behaved client library can't play: frames written and read by hand.
 
+use std::time::Duration;
+
 use fe2o3_amqp_types::definitions::{Handle, ReceiverSettleMode, Role, SenderSettleMode};
 use fe2o3_amqp_types::messaging::{Accepted, DeliveryState, Source, Target, TargetArchetype};
 use fe2o3_amqp_types::performatives::{Attach, Begin, Disposition, Flow, Open, Transfer};
@@ -8,7 +10,7 @@ use serde_amqp::primitives::Binary;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use tti_connector::emulator::CloudMessage;
+use tti_connector::emulator::{AmqpOptions, CloudMessage};
 
 use super::kit::{Rig, put_token, within};
 
@@ -19,6 +21,7 @@ const FLOW: u8 = 0x13;
 const TRANSFER: u8 = 0x14;
 const DETACH: u8 = 0x16;
 const END: u8 = 0x17;
+const CLOSE: u8 = 0x18;
 
 /// The body of the next frame, of SASL or AMQP.
 pub(super) async fn sasl_frame(tcp: &mut TcpStream) -> Vec<u8> {
@@ -295,7 +298,8 @@ async fn performatives_are_written_in_full_for_readers_that_index_them() {
 
 #[tokio::test]
 async fn a_second_link_of_the_same_name_ends_the_session_instead_of_hanging() {
-    let rig = Rig::start().await;
+    let rig =
+        Rig::with(AmqpOptions { close_timeout: Duration::from_millis(50), ..AmqpOptions::default() }).await;
     let mut peer = RawPeer::open(rig.tcp().await).await;
     peer.begin().await;
     for (handle, role) in [(0, Role::Sender), (1, Role::Receiver)] {
@@ -312,4 +316,7 @@ async fn a_second_link_of_the_same_name_ends_the_session_instead_of_hanging() {
     })
     .await;
     assert!(String::from_utf8_lossy(&end).contains("link names must differ"));
+    // It is left unanswered, which costs the connection.
+    peer.expect(CLOSE).await;
+    within(peer.tcp.read_to_end(&mut Vec::new())).await.unwrap();
 }
