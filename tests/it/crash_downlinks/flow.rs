@@ -20,7 +20,7 @@ const QUEUE: usize = 45;
 /// Without any change for this long, it hangs. Longer than the hub's lock, after which a message comes again.
 const SILENCE: Duration = Duration::from_secs(90);
 /// Longest wait for a push that is to come before a kill.
-const LIFE_EXTENDED: Duration = Duration::from_secs(3);
+const LIFE_EXTENDED: Duration = Duration::from_secs(20);
 
 /// What happens besides the kills.
 pub(super) struct Mix {
@@ -90,7 +90,7 @@ impl Flow {
                     }
                 }
             }
-            if self.random.bool() {
+            if self.random.bool() || self.pushes().len() <= kill as usize {
                 self.begins_to_push().await;
             }
             self.child.start_kill().expect("it runs");
