@@ -10,6 +10,8 @@ use std::thread;
 
 use tempfile::TempDir;
 
+use crate::world::free_port;
+
 const HUB_KEY: &str = "aHVzaC1odXNoLWh1c2gtaHVzaA==";
 const GROUP_KEY: &str = "Z3JvdXAta2V5LWdyb3VwLWtleQ==";
 
@@ -295,8 +297,8 @@ fn health_is_1_when_the_connector_is_not_well() {
 
 #[test]
 fn health_is_1_when_nobody_answers_or_the_configuration_has_problems() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let output = run(&["health", "--url", &format!("http://{free}/live")]);
+    let free = free_port();
+    let output = run(&["health", "--url", &format!("http://127.0.0.1:{free}/live")]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("can't be reached"), "{}", stderr(&output));
     assert!(stderr(&output).contains("cause: "), "{}", stderr(&output));

@@ -18,6 +18,7 @@ use tti_connector::iot_hub::IotHubOptions;
 use tti_connector::net::tls::client_config_with;
 
 use super::inbound_hub::{Say, TwinSays, default_twin};
+use crate::world::free_port;
 
 /// What the hub does with a telemetry message.
 #[derive(Clone, Debug)]
@@ -149,7 +150,7 @@ impl TestHub {
         });
         let address = HubAddress { host: "127.0.0.1".into(), port: 0 };
         let mut hub = Self { address, state, roots, tls, pem, tasks: JoinSet::new() };
-        hub.listen(0).await;
+        hub.listen(free_port()).await;
         hub
     }
 
