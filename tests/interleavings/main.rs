@@ -16,9 +16,11 @@ mod wire;
 mod world;
 
 use std::sync::Once;
+use std::time::Duration;
 
 use self::event::SCENES;
 use self::explore::{exhaust, number_from, replay, walk};
+use self::world::Run;
 
 /// Interleavings tried by an ordinary `cargo test`, some seconds' worth.
 const USUAL: u64 = 1_000;
@@ -106,11 +108,53 @@ fn a_closed_client_counts_no_connection_however_it_ended() {
     holds("anything:send.b,wish.a,answer,answer,answer,answer,answer,answer,mute,leave", false);
 }
 
+#[test]
+fn a_begin_without_an_answer_costs_the_connection_after_a_minute() {
+    let sent = "answer,".repeat(10);
+    // Sent once, the session lost, the token put anew; then the next Begin is held back.
+    for trace in played(&format!("anything:send.a,{sent}end.a,send.a,answer,minutes")) {
+        let begun = last(&trace, "<- 0/1 Begin");
+        let closed = last(&trace, "<- 0/0 Close");
+        assert_eq!((closed - begun).as_secs(), 60, "{trace:#?}");
+    }
+}
+
+#[test]
+fn a_detach_without_an_answer_keeps_nobody_waiting_and_costs_its_session_after_two_minutes() {
+    let [attached, sent] = ["answer,".repeat(30), "answer-last,".repeat(5)];
+    for trace in played(&format!("anything:wish.a,{attached}unwish.a,second,send.b,{sent}minutes")) {
+        let detached = last(&trace, "<- 0/1 Detach");
+        let other = last(&trace, "   b1 is Some(Ok(Ok(())))");
+        let ended = last(&trace, "<- 0/1 End");
+        assert_eq!((other - detached).as_secs(), 1, "{trace:#?}");
+        assert_eq!((ended - detached).as_secs(), 120, "{trace:#?}");
+    }
+}
+
+/// What happened before the hub was well again, with a session for each device and with one that they may share.
+fn played(sequence: &str) -> [Vec<(Duration, String)>; 2] {
+    [1, 2].map(|seed| {
+        let trace = told(sequence, seed, false).trace.into_iter();
+        trace.take_while(|(_, line)| line != "the hub is well again").collect()
+    })
+}
+
+fn last(trace: &[(Duration, String)], line: &str) -> Duration {
+    let found = trace.iter().rfind(|(_, text)| text == line);
+    found.unwrap_or_else(|| panic!("no {line} in {trace:#?}")).0
+}
+
 fn holds(sequence: &str, tell: bool) {
+    told(sequence, seed(), tell);
+}
+
+/// Plays a sequence, which must keep the promises.
+fn told(sequence: &str, seed: u64, tell: bool) -> Run {
     note_panics();
-    let run = replay(sequence, seed());
+    let run = replay(sequence, seed);
     for (at, line) in run.trace.iter().filter(|_| tell || !run.complaints.is_empty()) {
         println!("{:>9.3} {line}", at.as_secs_f64());
     }
     assert!(run.complaints.is_empty(), "{:#?}", run.complaints);
+    run
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -71,14 +71,15 @@ impl Flooded {
 /// Posts uplinks one after the other until told to stop, on connections of its own as a Go client keeps them.
 pub(super) struct Business {
     enough: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
     posting: JoinHandle<Vec<Duration>>,
 }
 
 impl Business {
     /// `fresh` makes a new connection for each post. Each business has a `device` of its own.
     pub(super) fn start(webhook: SocketAddr, device: &'static str, fresh: bool) -> Self {
-        let enough = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&enough);
+        let (enough, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, count) = (Arc::clone(&enough), Arc::clone(&answered));
         let posting = tokio::spawn(async move {
             let mut times = Vec::new();
             let mut stream = None;
@@ -92,13 +93,20 @@ impl Business {
                 let answer = ask(&mut tcp, &post(&message.to_string(), "")).await;
                 assert!(answer.starts_with("HTTP/1.1 202 "), "business was answered: {answer:?}");
                 times.push(began.elapsed());
+                count.store(times.len(), Ordering::Relaxed);
                 stream = Some(tcp).filter(|_| !fresh);
                 // A hundred a second at most; the sender's own pace, not a wait.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             times
         });
-        Self { enough, posting }
+        Self { enough, answered, posting }
+    }
+
+    /// Posts answered so far.
+    pub(super) fn answered(&self) -> usize {
+        assert!(!self.posting.is_finished(), "a post was not answered 202");
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// How long each post took, sorted.
