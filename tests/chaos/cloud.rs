@@ -11,7 +11,8 @@ use tti_connector::emulator::things_stack::{Class, DeviceName, ThingsStack, Webh
 use tti_connector::emulator::{Emulator, Hub, Options, Ready, Refusal};
 
 use super::plan::Way;
-use super::relay::{Mode, Relay, free_port};
+use super::ports::free_port;
+use super::relay::{Mode, Relay};
 
 pub(crate) const APPLICATION: &str = "chaos";
 

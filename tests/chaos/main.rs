@@ -13,6 +13,7 @@ mod downlink_books;
 mod growth;
 mod health;
 mod plan;
+mod ports;
 mod posters;
 mod process;
 mod relay;

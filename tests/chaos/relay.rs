@@ -3,7 +3,7 @@
 //! Knows nothing of what it carries.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -78,17 +78,6 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.task.abort();
         self.cut_all();
-    }
-}
-
-/// A port below the range of outgoing connections that is free on all these addresses.
-pub(crate) fn free_port(addresses: &[IpAddr]) -> u16 {
-    loop {
-        let port = fastrand::u16(20_000..30_000);
-        let bind = |address: &IpAddr| std::net::TcpListener::bind((*address, port));
-        if addresses.iter().map(bind).collect::<Result<Vec<_>, _>>().is_ok() {
-            return port;
-        }
     }
 }
 

@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
 
 use tempfile::TempDir;
 
-use crate::world::free_port;
+use crate::ports::free_port;
 
 const HUB_KEY: &str = "aHVzaC1odXNoLWh1c2gtaHVzaA==";
 const GROUP_KEY: &str = "Z3JvdXAta2V5LWdyb3VwLWtleQ==";
@@ -297,7 +297,7 @@ fn health_is_1_when_the_connector_is_not_well() {
 
 #[test]
 fn health_is_1_when_nobody_answers_or_the_configuration_has_problems() {
-    let free = free_port();
+    let free = free_port(&[Ipv4Addr::LOCALHOST.into()]);
     let output = run(&["health", "--url", &format!("http://127.0.0.1:{free}/live")]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("can't be reached"), "{}", stderr(&output));

@@ -40,6 +40,8 @@ mod messages;
 #[cfg(feature = "emulator")]
 mod network;
 mod payloads;
+#[path = "../chaos/ports.rs"]
+mod ports;
 mod pump;
 mod replay;
 #[cfg(all(unix, feature = "emulator"))]

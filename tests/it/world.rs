@@ -1,5 +1,6 @@
 //! A connector and an emulated hub for a test: real sockets on loopback, state in a temporary folder.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,15 +131,9 @@ impl World {
     }
 }
 
-/// A port that was free a moment ago, for a listener that comes back: outside the range from which the system takes ports
-/// for outgoing connections and for port 0, so that nobody gets it meanwhile.
+/// A port for a listener that comes back.
 pub(crate) fn free_port() -> u16 {
-    loop {
-        let port = fastrand::u16(20_000..30_000);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
+    crate::ports::free_port(&[Ipv4Addr::LOCALHOST.into()])
 }
 
 fn options(dir: &TempDir, hubs: usize) -> Options {

@@ -1,7 +1,7 @@
 //! Start, end and restart: ports, names, files.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use reqwest::Method;
@@ -10,6 +10,7 @@ use tti_connector::emulator::{Emulator, EmulatorError};
 use tti_connector::model::Clock;
 
 use super::support::{NOW_MS, client, options, start, start_in};
+use crate::ports::free_port;
 
 #[tokio::test]
 async fn ready_json_has_exactly_the_promised_fields_and_true_values() {
@@ -67,18 +68,18 @@ async fn every_hub_answers_under_its_own_name_with_the_same_certificate() {
 
 #[tokio::test]
 async fn a_taken_port_is_named_with_the_flag_that_changes_it() {
-    let other = TcpListener::bind("127.0.0.2:0").unwrap();
-    let port = other.local_addr().unwrap().port();
+    // At the first hub's address nobody may have it.
+    let hubs = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+    let taken = TcpListener::bind((hubs[1], free_port(&hubs.map(IpAddr::from)))).unwrap();
+    let address = taken.local_addr().unwrap();
     let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
     let mut tried = options(&dir, 2, &clock);
-    tried.amqp_port = port;
-    // The first hub's address may be taken as well, by whoever else runs here.
-    let taken = format!(":{port} is taken");
+    tried.amqp_port = address.port();
     let text = Emulator::start(tried.clone()).await.unwrap_err().to_string();
-    assert!(text.contains(&taken) && text.contains("--amqp-port"), "{text}");
-    (tried.amqp_port, tried.https_port) = (0, port);
+    assert!(text.contains(&address.to_string()) && text.contains("--amqp-port"), "{text}");
+    (tried.amqp_port, tried.https_port) = (0, address.port());
     let text = Emulator::start(tried).await.unwrap_err().to_string();
-    assert!(text.contains(&taken) && text.contains("--https-port"), "{text}");
+    assert!(text.contains(&address.to_string()) && text.contains("--https-port"), "{text}");
 }
 
 #[tokio::test]

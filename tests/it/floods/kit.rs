@@ -17,8 +17,8 @@ use crate::messages::{DEADLINE, uplink};
 use crate::world::{World, free_port};
 
 pub(super) const SECRET: &str = "planted-flood-secret";
-/// Slower than any answer, also on two cores shared with a build; shorter than a place is held by a socket that says nothing.
-const STANDSTILL: Duration = Duration::from_secs(8);
+/// Slower than any healthy answer, faster than The Things Stack's five seconds; two cores may be shared with a build.
+const MOST: Duration = Duration::from_secs(3);
 
 /// The connector and the emulator around it.
 pub(super) struct Flooded {
@@ -118,12 +118,12 @@ impl Business {
     }
 }
 
-/// Prints the figures. Nothing may stand still: how long a post takes says as much of the machine as of the connector.
+/// Prints the figures and holds the 99th percentile against [`MOST`].
 pub(super) fn assert_served(times: &[Duration], what: &str) {
     assert!(times.len() >= 20, "only {} posts were answered meanwhile", times.len());
     let p99 = times[times.len() * 99 / 100];
     println!("{what}: {} posts answered 202, p50 {:?}, p99 {p99:?}", times.len(), times[times.len() / 2]);
-    assert!(p99 <= STANDSTILL, "p99 {p99:?}");
+    assert!(p99 <= MOST, "p99 {p99:?}");
 }
 
 pub(super) async fn connect(to: SocketAddr) -> TcpStream {

@@ -1,7 +1,7 @@
 //! A small, scriptable IoT Hub: says what it is told to and writes down what it sees. Its AMQP is next door.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tti_connector::iot_hub::IotHubOptions;
 use tti_connector::net::tls::client_config_with;
 
 use super::inbound_hub::{Say, TwinSays, default_twin};
-use crate::world::free_port;
+use crate::ports::free_port;
 
 /// What the hub does with a telemetry message.
 #[derive(Clone, Debug)]
@@ -150,7 +150,7 @@ impl TestHub {
         });
         let address = HubAddress { host: "127.0.0.1".into(), port: 0 };
         let mut hub = Self { address, state, roots, tls, pem, tasks: JoinSet::new() };
-        hub.listen(free_port()).await;
+        hub.listen(free_port(&[Ipv4Addr::LOCALHOST.into()])).await;
         hub
     }
 

@@ -166,7 +166,7 @@ async fn while_a_hub_is_away_sends_fail_at_once_and_its_return_is_told() {
     for sent in futures_util::future::join_all(others.iter().map(|other| hub.send(other, &text))).await {
         assert!(away(&sent.unwrap_err()));
     }
-    assert!(started.elapsed() < Duration::from_secs(10), "sends pile up: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(2), "sends pile up: {:?}", started.elapsed());
 
     test_hub.listen(port).await;
     let up = tokio::time::timeout(Duration::from_secs(30), hub_up.recv()).await.unwrap().unwrap();
